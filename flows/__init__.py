@@ -1,0 +1,1 @@
+"""Orchestration: order, branches and subflows. What they call stands in `tasks`."""

@@ -1,0 +1,1 @@
+"""Ready clients, one module a service, that probes and tools receive."""

@@ -1,0 +1,143 @@
+"""From saved blocks to live clients: one set for each monitor or remediation, shared with the subflows it starts."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import httpx
+from redis.asyncio import Redis
+
+from blocks.credentials import Login
+from blocks.inventory import load_inventory, load_logins
+from blocks.records import load_records_url
+from blocks.schema import Inventory, Kind, Resource
+from tasks.catalog import Catalog, load_catalog
+from tasks.clients.nginx import NginxClient
+from tasks.clients.postgres import Login as PostgresLogin
+from tasks.clients.postgres import PostgresClient
+from tasks.clients.redis_server import RedisClient, open_redis
+from tasks.clients.runtime import Runtime, SupervisedProcess
+from tasks.clients.web import WebClient
+from tasks.records.repository import Records
+
+CONNECT_SECONDS = 1.0
+REPLY_SECONDS = 2.0
+
+
+class Client(Protocol):
+    """What every service's client has in common."""
+
+    @property
+    def resource(self) -> Resource:
+        """The resource it was opened for."""
+
+    async def close(self) -> None:
+        """Close its connections."""
+
+
+@dataclass
+class Live:
+    """An inventory with its records, its catalogue and its clients."""
+
+    inventory: Inventory
+    records: Records
+    catalog: Catalog
+    logins: dict[tuple[str, str], Login]
+    _stack: AsyncExitStack
+    _shared: dict[tuple[str, ...], Client] = field(default_factory=dict)
+    _own: dict[str, Client] = field(default_factory=dict)
+
+    def probe_client(self, resource: Resource) -> Client:
+        """A client for measuring; resources at the same address with the same logins share one."""
+        runtime = "" if resource.runtime is None else f"{resource.runtime.control}/{resource.runtime.service}"
+        key = (resource.kind, resource.address, *sorted(resource.logins.values()), runtime, resource.config_path or "")
+        if key not in self._shared:
+            self._shared[key] = self._open(resource)
+        return self._shared[key]
+
+    def tool_client(self, resource: Resource) -> Client:
+        """A client for tools, which act within the limits of just this resource."""
+        shared = self.probe_client(resource)
+        if shared.resource.name == resource.name:
+            return shared
+        if resource.name not in self._own:
+            self._own[resource.name] = self._open(resource)
+        return self._own[resource.name]
+
+    def _open(self, resource: Resource) -> Client:
+        client = open_client(resource, {purpose: self.logins[resource.name, purpose] for purpose in resource.logins})
+        self._stack.push_async_callback(client.close)
+        return client
+
+
+_current: ContextVar[Live | None] = ContextVar("evenkeel_live", default=None)
+
+
+@asynccontextmanager
+async def live(inventory: str) -> AsyncIterator[Live]:
+    """The surrounding flow's clients if it works on the same inventory, else new ones that are closed at the end."""
+    surrounding = _current.get()
+    if surrounding is not None and surrounding.inventory.name == inventory:
+        yield surrounding
+        return
+    loaded = await load_inventory(inventory)
+    async with AsyncExitStack() as stack:
+        records = await Records.open(await load_records_url())
+        stack.push_async_callback(records.close)
+        opened = Live(loaded, records, load_catalog(), await load_logins(loaded), stack)
+        token = _current.set(opened)
+        try:
+            yield opened
+        finally:
+            _current.reset(token)
+
+
+def current() -> Live:
+    """The clients of the flow that this runs in."""
+    found = _current.get()
+    if found is None:
+        raise RuntimeError("no live inventory: call this inside `async with live(...)`")
+    return found
+
+
+def open_client(resource: Resource, logins: dict[str, Login]) -> Client:
+    """A client of the resource's kind; connections are made when they are first needed."""
+    runtime: Runtime | None = None
+    if resource.runtime is not None:
+        runtime = SupervisedProcess(resource.runtime.control, resource.runtime.service)
+    match resource.kind:
+        case Kind.REDIS:
+            return RedisClient(_redis(resource, logins.get("monitor")), resource, runtime)
+        case Kind.POSTGRES:
+            application = logins.get("application")
+            return PostgresClient(
+                resource=resource,
+                monitor=_postgres_login(logins["monitor"]),
+                application=None if application is None else _postgres_login(application),
+                runtime=runtime,
+            )
+        case Kind.NGINX:
+            return NginxClient(_http(), resource, runtime)
+        case Kind.HTTP:
+            return WebClient(_http(), resource, runtime)
+
+
+def _redis(resource: Resource, login: Login | None) -> Redis:
+    host, _, port = resource.address.rpartition(":")
+    if login is None:
+        return open_redis(host, int(port))
+    return open_redis(host, int(port), username=login.username, password=login.password.get_secret_value())
+
+
+def _postgres_login(login: Login) -> PostgresLogin:
+    return PostgresLogin(login.username, login.password.get_secret_value())
+
+
+def _http() -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS),
+        limits=httpx.Limits(max_keepalive_connections=0),  # a kept connection would hide that no new one is accepted
+        trust_env=False,
+    )

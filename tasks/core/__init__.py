@@ -1,0 +1,1 @@
+"""Pure decisions: no Prefect, no I/O, no clock, no environment."""

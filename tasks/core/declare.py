@@ -1,0 +1,186 @@
+"""How probes, tools, runbooks and scenarios are declared. A declaration is a decorated function in its service's module.
+
+The decorators attach a declaration to the function as `.declaration`; `tasks.catalog` finds them by walking the packages.
+"""
+
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from blocks.schema import Kind, Resource, Risk
+from tasks.core.models import Change, Context, Finding, Reading, Step
+
+MAX_SUMMARY_LENGTH = 100
+
+
+class DeclarationError(ValueError):
+    """A declaration breaks the conventions; the message names it and the remedy."""
+
+
+class ToolArgs(BaseModel):
+    """Base of every tool's arguments: feeds the planner's schema, the forms, the policy and the record."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class NoArgs(ToolArgs):
+    """For tools that take nothing."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A typed action on one kind of resource."""
+
+    name: str
+    service: Kind
+    risk: Risk
+    title: str
+    summary: str
+    args_model: type[ToolArgs]
+    function: Callable[[Any, Any], Awaitable[Change]]
+    undo: str | None
+    timeout_seconds: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Measures (I/O) and judges (pure) one kind of resource."""
+
+    service: Kind
+    title: str
+    summary: str
+    measure: Callable[[Any, Resource], Awaitable[Reading]]
+    judge: Callable[[Reading, Resource], tuple[Finding, ...]]
+    headline: str
+    timeout_seconds: float
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One option of a runbook: the steps, and the finding they follow from."""
+
+    diagnosis: str
+    steps: tuple[Step, ...]
+    expected: str
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Runbook:
+    """Symptoms of one kind, and remedies for them, least destructive first."""
+
+    name: str
+    service: Kind
+    symptoms: frozenset[str]
+    title: str
+    summary: str
+    function: Callable[[Context], Iterator[Remedy]]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A fault: how it is injected and taken back, and what is expected of whoever meets it. Planners never see it."""
+
+    name: str
+    title: str
+    summary: str
+    resource_kind: Kind
+    symptoms: frozenset[str]
+    function: Callable[[Any], AsyncGenerator[None]]
+    expected_verdicts: frozenset[str]
+    forbidden_tools: frozenset[str] = field(default_factory=frozenset)
+
+
+Declaration = Tool | Probe | Runbook | Scenario
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def declaration_of(function: object) -> Declaration | None:
+    """The declaration that a decorator attached, if any."""
+    found = getattr(function, "declaration", None)
+    return found if isinstance(found, Tool | Probe | Runbook | Scenario) else None
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    name = getattr(function, "__name__", repr(function))
+    lines = (inspect.getdoc(function) or "").splitlines()
+    if not lines or not lines[0]:
+        raise DeclarationError(f"{name}: write a docstring; its first line is what planners and people read")
+    return lines[0]
+
+
+def _attach(function: F, declaration: Declaration) -> F:
+    function.declaration = declaration  # type: ignore[attr-defined]
+    return function
+
+
+def tool(*, service: Kind, risk: Risk, title: str, undo: str | None = None, timeout_seconds: float = 10) -> Callable[[F], F]:
+    """Declare `async (client, args) -> Change` as a tool. A REVERSIBLE tool names its undo."""
+
+    def decorate(function: F) -> F:
+        name = function.__name__
+        parameters = list(inspect.signature(function, eval_str=True).parameters.values())
+        if len(parameters) != 2:
+            raise DeclarationError(f"{name}: a tool takes (client, args)")
+        args_model = parameters[1].annotation
+        if not (isinstance(args_model, type) and issubclass(args_model, ToolArgs)):
+            raise DeclarationError(f"{name}: annotate its second parameter with a ToolArgs model")
+        if len(_first_line(function)) > MAX_SUMMARY_LENGTH:
+            raise DeclarationError(f"{name}: shorten the docstring's first line to {MAX_SUMMARY_LENGTH} characters")
+        if (risk is Risk.REVERSIBLE) != (undo is not None):
+            raise DeclarationError(f"{name}: exactly the REVERSIBLE tools name an undo")
+        return _attach(function, Tool(name, service, risk, title, _first_line(function), args_model, function, undo, timeout_seconds))
+
+    return decorate
+
+
+def probe(
+    *,
+    service: Kind,
+    title: str,
+    judge: Callable[[Reading, Resource], tuple[Finding, ...]],
+    headline: str,
+    timeout_seconds: float = 2,
+) -> Callable[[F], F]:
+    """Declare `async measure(client, resource) -> Reading` as the probe of a kind; `headline` names the value that tables show."""
+
+    def decorate(function: F) -> F:
+        return _attach(function, Probe(service, title, _first_line(function), function, judge, headline, timeout_seconds))
+
+    return decorate
+
+
+def runbook(*, service: Kind, symptoms: set[str], title: str) -> Callable[[F], F]:
+    """Declare a generator of remedies, least destructive first; the first one not tried yet becomes the plan."""
+
+    def decorate(function: F) -> F:
+        return _attach(function, Runbook(function.__name__, service, frozenset(symptoms), title, _first_line(function), function))
+
+    return decorate
+
+
+def scenario(
+    *, title: str, resource_kind: Kind, symptoms: set[str], expected_verdicts: set[str], forbidden_tools: set[str] | None = None
+) -> Callable[[F], F]:
+    """Declare an async generator over a stage as a scenario: inject, `yield`, take back in `finally`.
+
+    The runner itself sees to it that one of `symptoms` appears after the injection, and that the steady state returns.
+    """
+
+    def decorate(function: F) -> F:
+        declared = Scenario(
+            name=function.__name__,
+            title=title,
+            summary=_first_line(function),
+            resource_kind=resource_kind,
+            symptoms=frozenset(symptoms),
+            function=function,
+            expected_verdicts=frozenset(expected_verdicts),
+            forbidden_tools=frozenset(forbidden_tools or ()),
+        )
+        return _attach(function, declared)
+
+    return decorate

@@ -1,0 +1,99 @@
+"""From observations to incidents: confirmation, deduplication, maintenance, and root causes before dependents."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from pydantic import Field
+
+from blocks.schema import Inventory, Model, dependencies_of
+from tasks.core.models import Health, Incident, Observation
+
+
+class Track(Model):
+    """What is remembered of a resource between sweeps."""
+
+    health: Health
+    since: datetime
+    breaches: int = Field(0, ge=0, description="Consecutive observations that were DEGRADED or FAILED.")
+
+
+class Detection(Model):
+    """What a sweep amounts to."""
+
+    tracks: dict[str, Track]
+    incidents: tuple[Incident, ...] = ()
+    suspects: tuple[str, ...] = Field((), description="Resources to measure once more at once: a breach not yet confirmed.")
+    held_back: dict[str, str] = Field(default_factory=dict, description="Resource -> why its breach opens no incident.")
+
+
+def advance(track: Track | None, observation: Observation) -> Track:
+    """The track after one more observation. UNKNOWN says nothing about the server and leaves the count of breaches as it is."""
+    health = observation.health
+    if track is None:
+        return Track(health=health, since=observation.taken_at, breaches=int(health.is_breach))
+    since = track.since if health is track.health else observation.taken_at
+    if health is Health.UNKNOWN:
+        return Track(health=health, since=since, breaches=track.breaches)
+    return Track(health=health, since=since, breaches=track.breaches + 1 if health.is_breach else 0)
+
+
+def detect(
+    inventory: Inventory,
+    tracks: Mapping[str, Track],
+    observations: Sequence[Observation],
+    *,
+    busy: frozenset[str],
+    now: datetime,
+    confirmations: int = 2,
+) -> Detection:
+    """Advance every observed resource's track and open the incidents that follow.
+
+    `busy` names the resources that a remediation is under way for. An incident opens after `confirmations` breaches in a row, unless
+    the resource is busy, under maintenance, or depends on a resource that is itself in breach or busy.
+    """
+    after = dict(tracks)
+    for observation in observations:
+        after[observation.resource] = advance(tracks.get(observation.resource), observation)
+    unwell = {name for name, track in after.items() if track.health.is_breach} | busy
+    incidents: list[Incident] = []
+    suspects: list[str] = []
+    held_back: dict[str, str] = {}
+    for observation in observations:
+        name = observation.resource
+        if not observation.health.is_breach:
+            continue
+        reason = _reason_to_hold(inventory, name, unwell=unwell, busy=busy, now=now)
+        if reason:
+            held_back[name] = reason
+        elif after[name].breaches < confirmations:
+            suspects.append(name)
+        else:
+            incidents.append(open_incident(inventory.name, observation, now))
+    return Detection(tracks=after, incidents=tuple(incidents), suspects=tuple(suspects), held_back=held_back)
+
+
+def _reason_to_hold(inventory: Inventory, name: str, *, unwell: set[str], busy: frozenset[str], now: datetime) -> str:
+    resource = inventory.resource(name)
+    if name in busy:
+        return "a remediation is under way"
+    if resource.maintenance is not None and now < resource.maintenance.until:
+        return f"under maintenance until {resource.maintenance.until.isoformat()} {resource.maintenance.reason}".rstrip()
+    roots = sorted(dependencies_of(name, inventory.resources) & unwell)
+    if roots:
+        return f"depends on {', '.join(roots)}, which comes first"
+    return ""
+
+
+def open_incident(inventory: str, observation: Observation, now: datetime) -> Incident:
+    """The incident that an observation in breach makes."""
+    return Incident(
+        id=f"{observation.resource}-{now:%Y%m%dT%H%M%S%f}",
+        inventory=inventory,
+        resource=observation.resource,
+        kind=observation.kind,
+        health=observation.health,
+        symptoms=tuple(finding.symptom for finding in observation.findings),
+        summary=observation.summary,
+        opened_at=now,
+        observation=observation,
+    )

@@ -1,0 +1,79 @@
+"""What observations, plans and attempts amount to."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from blocks.schema import Resource
+from tasks.core.models import Attempt, Decision, Finding, Health, Observation, OutcomeStatus, Plan, Reading, Trend, Verdict
+
+SEVERITY = {Health.HEALTHY: 0, Health.UNKNOWN: 1, Health.DEGRADED: 2, Health.FAILED: 3}
+STEADY_SHARE = 0.02
+
+
+def worst(findings: Sequence[Finding]) -> Health:
+    """The health that follows from the findings; none means HEALTHY."""
+    return max((finding.health for finding in findings), key=SEVERITY.__getitem__, default=Health.HEALTHY)
+
+
+def observe(resource: Resource, reading: Reading, findings: tuple[Finding, ...], *, taken_at: datetime, seconds: float) -> Observation:
+    """A probe's reading and findings as one observation; the worst finding comes first."""
+    ordered = tuple(sorted(findings, key=lambda finding: -SEVERITY[finding.health]))
+    return Observation(
+        resource=resource.name,
+        kind=resource.kind,
+        health=worst(ordered),
+        findings=ordered,
+        reading=reading,
+        summary="; ".join(finding.summary for finding in ordered),
+        taken_at=taken_at,
+        seconds=seconds,
+    )
+
+
+def unknown(resource: Resource, why: str, *, taken_at: datetime, seconds: float) -> Observation:
+    """The observation of a probe that could not measure."""
+    return Observation(
+        resource=resource.name,
+        kind=resource.kind,
+        health=Health.UNKNOWN,
+        summary=f"probe: {why}",
+        taken_at=taken_at,
+        seconds=seconds,
+    )
+
+
+def healed(attempt: Attempt) -> bool:
+    """Whether an attempt counts as a fix: measured healthy afterwards. Inconclusive is failure."""
+    return attempt.after is not None and attempt.after.health is Health.HEALTHY
+
+
+def conclude(attempts: Sequence[Attempt], last_plan: Plan | None) -> tuple[Verdict, str]:
+    """The verdict of a remediation and the sentence that goes with it."""
+    if attempts and healed(attempts[-1]):
+        plan = attempts[-1].plan
+        done = [outcome for outcome in attempts[-1].outcomes if outcome.status is OutcomeStatus.DONE]
+        steps = ", then ".join(outcome.step.tool for outcome in done) or "no step"
+        retries = f" after {len(attempts) - 1} failed attempt(s)" if len(attempts) > 1 else ""
+        if not any(outcome.changed_something for attempt in attempts for outcome in attempt.outcomes):
+            return Verdict.NO_ACTION_NEEDED, "healthy again by itself; nothing was changed"
+        return Verdict.COMPLETED, f"{plan.diagnosis}: healed by {steps}{retries}"
+    if last_plan is not None and last_plan.decision is Decision.NOTHING:
+        return Verdict.NO_ACTION_NEEDED, last_plan.diagnosis
+    if last_plan is not None and last_plan.decision is Decision.ESCALATE:
+        return Verdict.ESCALATED, f"a person is needed: {last_plan.diagnosis}"
+    if attempts:
+        after = attempts[-1].after
+        state = after.summary if after and after.summary else "no conclusive reading"
+        return Verdict.ESCALATED, f"a person is needed: {len(attempts)} attempt(s) did not heal it; last seen: {state}"
+    return Verdict.ESCALATED, "a person is needed: no plan could be made"
+
+
+def trend(values: Sequence[float]) -> Trend:
+    """Direction of the last readings: steady within 2 % of their mean."""
+    if len(values) < 2:
+        return "steady"
+    change = values[-1] - values[0]
+    scale = max(abs(sum(values) / len(values)), 1e-9)
+    if abs(change) / scale <= STEADY_SHARE:
+        return "steady"
+    return "rising" if change > 0 else "falling"

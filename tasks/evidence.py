@@ -1,0 +1,94 @@
+"""What a scenario is judged by, read apart from monitor and tools: the shop's data, its traffic, the neighbours' processes."""
+
+import asyncio
+import hashlib
+import json
+
+import httpx
+
+from blocks.schema import Inventory, Kind, Model, Resource
+from tasks.clients.postgres import PostgresClient
+from tasks.clients.redis_server import RedisClient
+from tasks.connecting import Live
+
+READ_SECONDS = 10.0
+# Orders and customers' carts are never changed by the shop's traffic; rows that it adds lie above the highest id.
+TABLES = {
+    "products": "SELECT count(*), md5(string_agg(p::text, '|' ORDER BY p.id)) FROM products p",
+    "orders": "SELECT count(*), md5(string_agg(o::text, '|' ORDER BY o.id)) FROM orders o WHERE o.id <= %(last)s",
+    "order_lines": (
+        "SELECT count(*), md5(string_agg(l::text, '|' ORDER BY l.order_id, l.product_id)) FROM order_lines l WHERE l.order_id <= %(last)s"
+    ),
+}
+CARTS = "cart:customer-*"
+
+
+class Fingerprint(Model):
+    """Checksums of the shop's data as they stand, over what nothing should change."""
+
+    last_order: int
+    tables: dict[str, str]
+    carts: int
+    carts_checksum: str
+
+
+class Traffic(Model):
+    """What the shop's visitors met in a time."""
+
+    requests: int
+    failures: int
+
+
+async def fingerprint(live: Live, last_order: int | None = None) -> Fingerprint:
+    """The data's checksums; `last_order` repeats an earlier fingerprint's range, so that new orders don't count."""
+    async with asyncio.timeout(READ_SECONDS):
+        last, tables = await _tables(live, last_order)
+        carts, checksum = await _carts(live)
+    return Fingerprint(last_order=last, tables=tables, carts=carts, carts_checksum=checksum)
+
+
+async def _tables(live: Live, last_order: int | None) -> tuple[int, dict[str, str]]:
+    client = live.tool_client(_only(live.inventory, Kind.POSTGRES))
+    assert isinstance(client, PostgresClient)
+    async with await client.connect_as_application() as connection:
+        if last_order is None:
+            row = await (await connection.execute("SELECT coalesce(max(id), 0) FROM orders")).fetchone()
+            last_order = int(row[0]) if row else 0
+        found: dict[str, str] = {}
+        for table, query in TABLES.items():
+            row = await (await connection.execute(query.encode(), {"last": last_order})).fetchone()
+            found[table] = "" if row is None else f"{row[0]} rows, {row[1]}"
+    return last_order, found
+
+
+async def _carts(live: Live) -> tuple[int, str]:
+    client = live.tool_client(_only(live.inventory, Kind.REDIS))
+    assert isinstance(client, RedisClient)
+    keys = sorted([key async for key in client.redis.scan_iter(match=CARTS, count=1000)])
+    digest = hashlib.sha256()
+    for key in keys:
+        digest.update(json.dumps([key, sorted((await client.redis.hgetall(key)).items())]).encode())
+    return len(keys), digest.hexdigest()
+
+
+def _only(inventory: Inventory, kind: Kind) -> Resource:
+    return next(resource for resource in inventory.resources if resource.kind is kind)
+
+
+async def traffic_since(url: str, since: float) -> Traffic:
+    """Requests and failures since an epoch second, from the traffic generator's own counters."""
+    async with httpx.AsyncClient(trust_env=False, timeout=READ_SECONDS) as client:
+        response = await client.get(f"{url.rstrip('/')}/stats", params={"since": since})
+        response.raise_for_status()
+        stats = response.json()
+    return Traffic(requests=stats["requests"], failures=stats["failures"])
+
+
+async def starts_of(live: Live, besides: str) -> dict[str, float | None]:
+    """Start time of every other resource's process: a neighbour that was restarted shows."""
+    starts: dict[str, float | None] = {}
+    for resource in live.inventory.resources:
+        service = getattr(live.tool_client(resource), "runtime", None)
+        if resource.name != besides and service is not None:
+            starts[resource.name] = (await service.status()).started_at
+    return starts

@@ -1,0 +1,1 @@
+"""Planners: from a context to a plan."""

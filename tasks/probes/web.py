@@ -1,0 +1,127 @@
+"""How an HTTP service is measured and judged: by the page that its address names."""
+
+import asyncio
+import json
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+
+import httpx
+from pydantic import JsonValue
+
+from blocks.schema import Kind, Resource
+from tasks.clients.causes import is_caused_by
+from tasks.clients.web import WebClient
+from tasks.core.declare import probe
+from tasks.core.errors import ProbeBroken
+from tasks.core.models import Finding, Health, Reading
+
+ANSWER_SECONDS = 1.5
+BODY_BYTES = 64 * 1024
+
+
+def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
+    """What is wrong, from the values alone; a value that is missing is no finding."""
+    values = reading.values
+    if values.get("answers") == "refused":
+        return (Finding(symptom="down", health=Health.FAILED, summary=f"the service accepts no connection: {values.get('error')}"),)
+    if values.get("answers") == "timeout":
+        summary = f"the service gave no answer within {ANSWER_SECONDS:g} s"
+        return (Finding(symptom="unresponsive", health=Health.FAILED, summary=summary),)
+    found = (_page(values), _latency(values, resource))
+    return tuple(finding for finding in found if finding is not None)
+
+
+@probe(service=Kind.HTTP, title="HTTP service", judge=judge, headline="latency_seconds", timeout_seconds=2)
+async def measure(client: WebClient, resource: Resource) -> Reading:
+    """Measure an HTTP service: GET its address.
+
+    Values:
+      answers               "yes", "refused" (no connection) or "timeout" (no whole answer within 1.5 s); `error` says more
+      status_code           of the answer; null where the certificate or the protocol is wrong, see `error`
+      latency_seconds       until the whole answer was read
+      dependencies          name -> "ok" or what is wrong with it, where the body is JSON and tells: an object `dependencies` of
+                            name -> true, false, or an object with `ok` (and `error`); of the first 64 KiB
+      failing_dependencies  names of those that are not ok
+
+    ProbeBroken: the address is no URL, or its name does not resolve.
+    """
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            values = await _get(client.http, resource)
+    except (TimeoutError, httpx.TimeoutException):
+        values = {"answers": "timeout"}
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise ProbeBroken(f"{resource.name}: the address {resource.address} is no URL: {error}") from error
+    except httpx.ConnectError as error:
+        if is_caused_by(error, socket.gaierror):
+            raise ProbeBroken(f"{resource.name}: the name in {resource.address} does not resolve") from error
+        if is_caused_by(error, ssl.SSLError):
+            values = {"answers": "yes", "status_code": None, "error": f"TLS: {error}"}
+        else:
+            values = {"answers": "refused", "error": str(error)}
+    except httpx.TransportError as error:
+        # It took the connection and broke it off.
+        values = {"answers": "yes", "status_code": None, "error": f"{type(error).__name__}: {error}"}
+    return Reading(values={**values, "latency_seconds": round(time.monotonic() - started, 4)})
+
+
+async def _get(http: httpx.AsyncClient, resource: Resource) -> dict[str, JsonValue]:
+    body = bytearray()
+    async with http.stream("GET", resource.address) as response:
+        async for chunk in response.aiter_bytes():
+            body += chunk
+            if len(body) > BODY_BYTES:
+                break
+    dependencies = _dependencies(bytes(body))
+    failing: list[JsonValue] = [name for name, state in dependencies.items() if state != "ok"]
+    return {
+        "answers": "yes",
+        "status_code": response.status_code,
+        "dependencies": dependencies,
+        "failing_dependencies": failing,
+    }
+
+
+def _dependencies(body: bytes) -> dict[str, JsonValue]:
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    told = document.get("dependencies") if isinstance(document, dict) else None
+    if not isinstance(told, dict):
+        return {}
+    states: dict[str, JsonValue] = {}
+    for name, state in told.items():
+        is_well = state.get("ok") if isinstance(state, dict) else state
+        if isinstance(is_well, bool):
+            reason = state.get("error") if isinstance(state, dict) else None
+            states[name[:60]] = "ok" if is_well else str(reason or "failing")[:200]
+    return states
+
+
+def _page(values: Mapping[str, JsonValue]) -> Finding | None:
+    status, error = values.get("status_code"), values.get("error")
+    if error is not None:
+        return Finding(symptom="page_failing", health=Health.FAILED, summary=f"the page can't be read: {error}")
+    if not isinstance(status, int) or status < httpx.codes.BAD_REQUEST:
+        return None
+    health = Health.FAILED if status >= httpx.codes.INTERNAL_SERVER_ERROR else Health.DEGRADED
+    return Finding(symptom="page_failing", health=health, summary=f"the page answers {status}{_reasons(values)}")
+
+
+def _reasons(values: Mapping[str, JsonValue]) -> str:
+    failing, states = values.get("failing_dependencies"), values.get("dependencies")
+    if not isinstance(failing, list) or not failing:
+        return ""
+    told = states if isinstance(states, dict) else {}
+    return ": its " + ", ".join(f"{name} is failing ({told.get(str(name), 'failing')})" for name in failing)
+
+
+def _latency(values: Mapping[str, JsonValue], resource: Resource) -> Finding | None:
+    latency, threshold = values.get("latency_seconds"), resource.thresholds.latency_seconds
+    if not isinstance(latency, int | float) or isinstance(latency, bool) or not latency >= threshold:
+        return None
+    return Finding(symptom="slow", health=Health.DEGRADED, summary=f"the page took {latency:.2f} s (threshold {threshold:g} s)")

@@ -1,0 +1,103 @@
+"""Measuring: every resource of an inventory at once, each under its own deadline."""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from blocks.schema import Resource
+from tasks.connecting import Live, current
+from tasks.core.detection import Detection, Track, detect
+from tasks.core.errors import ProbeBroken
+from tasks.core.models import Observation
+from tasks.core.verdicts import observe, unknown
+
+CONFIRM_AFTER_SECONDS = 0.1
+DEADLINE_SLACK_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The latest observation of every resource, and what they amount to."""
+
+    observations: tuple[Observation, ...]
+    detection: Detection
+    seconds: float
+
+
+async def probe_resource(live: Live, resource: Resource) -> Observation:
+    """One observation; a probe that is broken or never ends gives UNKNOWN, which says nothing about the server."""
+    probe = live.catalog.probes[resource.kind]
+    taken_at = datetime.now(UTC)
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(probe.timeout_seconds + DEADLINE_SLACK_SECONDS):
+            reading = await probe.measure(live.probe_client(resource), resource)
+    except TimeoutError:
+        why = f"not finished within {probe.timeout_seconds + DEADLINE_SLACK_SECONDS:g} s"
+        return unknown(resource, why, taken_at=taken_at, seconds=time.monotonic() - started)
+    except ProbeBroken as error:
+        return unknown(resource, str(error), taken_at=taken_at, seconds=time.monotonic() - started)
+    findings = probe.judge(reading, resource)
+    return observe(resource, reading, findings, taken_at=taken_at, seconds=time.monotonic() - started)
+
+
+async def probe_all(live: Live, resources: Sequence[Resource]) -> list[Observation]:
+    """Observations in the resources' order, measured concurrently; one hanging server delays no other."""
+    taken_at = datetime.now(UTC)
+    results = await asyncio.gather(*(probe_resource(live, resource) for resource in resources), return_exceptions=True)
+    observations: list[Observation] = []
+    for resource, result in zip(resources, results, strict=True):
+        if isinstance(result, Observation):
+            observations.append(result)
+        elif isinstance(result, Exception):
+            get_run_logger().error("%s: the probe itself failed", resource.name, exc_info=result)
+            observations.append(unknown(resource, f"{type(result).__name__} in the probe, see the log", taken_at=taken_at, seconds=0))
+        else:
+            raise result  # cancellation and the like
+    return observations
+
+
+async def sweep_once(live: Live, tracks: Mapping[str, Track], busy: frozenset[str]) -> Sweep:
+    """Measure everything, measure suspects once more, and detect."""
+    started = time.monotonic()
+    resources = live.inventory.resources
+    observations = {observation.resource: observation for observation in await probe_all(live, resources)}
+    detection = detect(live.inventory, tracks, list(observations.values()), busy=busy, now=datetime.now(UTC))
+    if detection.suspects:
+        await asyncio.sleep(CONFIRM_AFTER_SECONDS)
+        again = await probe_all(live, [live.inventory.resource(name) for name in detection.suspects])
+        observations.update({observation.resource: observation for observation in again})
+        confirmed = detect(live.inventory, detection.tracks, again, busy=busy, now=datetime.now(UTC))
+        detection = confirmed.model_copy(
+            update={
+                "incidents": detection.incidents + confirmed.incidents,
+                "held_back": detection.held_back | confirmed.held_back,
+            }
+        )
+    return Sweep(tuple(observations.values()), detection, time.monotonic() - started)
+
+
+@task(name="sweep", task_run_name="sweep {number}", cache_policy=NO_CACHE, persist_result=False)
+async def sweep(number: int, tracks: Mapping[str, Track], busy: frozenset[str]) -> Sweep:
+    """One sweep over the whole inventory: one task run, however many resources."""
+    found = await sweep_once(current(), tracks, busy)
+    logger = get_run_logger()
+    for observation in found.observations:
+        before = tracks.get(observation.resource)
+        if before is None or before.health is not observation.health:
+            logger.info("%s is %s %s", observation.resource, observation.health, observation.summary)
+    for name, why in found.detection.held_back.items():
+        logger.info("%s: no incident: %s", name, why)
+    return found
+
+
+@task(name="probe", task_run_name="probe {resource}", cache_policy=NO_CACHE, persist_result=False)
+async def probe(resource: str) -> Observation:
+    """One resource, once."""
+    live = current()
+    return (await probe_all(live, [live.inventory.resource(resource)]))[0]

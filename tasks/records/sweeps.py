@@ -1,0 +1,79 @@
+"""What monitors leave for each other: the status of every resource, and which run watches."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+
+from tasks.records.database import Database
+from tasks.records.rows import Status
+from tasks.records.tables import monitors, statuses
+
+TREND_LENGTH = 20
+
+
+class Sweeps:
+    """What is done with statuses and monitors. Every method raises RecordsUnavailable where the database can't be reached."""
+
+    _database: Database
+
+    async def save_statuses(self, inventory: str, seen: Iterable[Status]) -> int:
+        """Keep what changed: a row whose health, summary and headline are those that it has is not written.
+
+        So a row's `taken_at` is the time of its last change; that it was looked at since, `current_monitor` tells.
+        Returns the number of rows written.
+        """
+        known = {status.resource: status for status in await self.statuses(inventory)}
+        rows = [_row(inventory, one, known.get(one.resource)) for one in seen if _differs(one, known.get(one.resource))]
+        if rows:
+            upsert = self._database.insert(statuses)
+            changed = {column.name: upsert.excluded[column.name] for column in statuses.c if not column.primary_key}
+            async with self._database.begin() as connection:
+                await connection.execute(upsert.on_conflict_do_update(index_elements=["inventory", "resource"], set_=changed), rows)
+        return len(rows)
+
+    async def statuses(self, inventory: str) -> list[Status]:
+        """The status of every resource that was ever seen, by name."""
+        columns = [statuses.c[name] for name in Status.model_fields]
+        query = select(*columns).where(statuses.c.inventory == inventory).order_by(statuses.c.resource)
+        async with self._database.begin() as connection:
+            return [Status.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()]
+
+    async def take_over_monitor(self, inventory: str, run_id: str, now: datetime) -> None:
+        """Make this run the one that watches; the run before it learns so from `monitor_swept`."""
+        values = {"run_id": run_id, "taken_over_at": now, "last_sweep_at": None}
+        insert = self._database.insert(monitors).values(inventory=inventory, **values)
+        async with self._database.begin() as connection:
+            await connection.execute(insert.on_conflict_do_update(index_elements=["inventory"], set_=values))
+
+    async def current_monitor(self, inventory: str) -> tuple[str, datetime | None] | None:
+        """The run that watches and the time of its last sweep; None: none ever did."""
+        query = select(monitors.c.run_id, monitors.c.last_sweep_at).where(monitors.c.inventory == inventory)
+        async with self._database.begin() as connection:
+            row = (await connection.execute(query)).one_or_none()
+        return None if row is None else (row.run_id, row.last_sweep_at)
+
+    async def monitor_swept(self, inventory: str, run_id: str, now: datetime) -> bool:
+        """Note a sweep. False: another run has taken over, so the caller has to stop."""
+        mine = (monitors.c.inventory == inventory, monitors.c.run_id == run_id)
+        async with self._database.begin() as connection:
+            return (await connection.execute(update(monitors).where(*mine).values(last_sweep_at=now))).rowcount == 1
+
+
+def _differs(seen: Status, known: Status | None) -> bool:
+    return known is None or (seen.health, seen.summary, seen.headline) != (known.health, known.summary, known.headline)
+
+
+def _row(inventory: str, seen: Status, known: Status | None) -> dict[str, Any]:
+    same_health = known is not None and known.health is seen.health
+    trend = () if known is None else known.trend
+    if seen.headline is not None and (not trend or trend[-1] != seen.headline):
+        trend = (*trend, seen.headline)[-TREND_LENGTH:]
+    return {
+        "inventory": inventory,
+        **seen.model_dump(include={"resource", "summary", "headline", "taken_at"}),
+        "health": seen.health.value,
+        "since": known.since if known is not None and same_health else seen.taken_at,
+        "trend": list(trend),
+    }

@@ -1,0 +1,1 @@
+"""Runbooks, one module a service: symptom to remedies, least destructive first."""

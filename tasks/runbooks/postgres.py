@@ -1,0 +1,285 @@
+"""What is done about PostgreSQL, least destructive first. Where no rule can be trusted nothing is yielded: a person decides."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pydantic import JsonValue
+
+from blocks.schema import Kind
+from tasks.clients.postgres_activity import BACKUPS
+from tasks.core.declare import Remedy, runbook
+from tasks.core.models import Context, Observation, Step
+
+# Steps for "at least that old", so that a plan made twice from slightly different readings is the same plan.
+AGES_SECONDS = (0.1, 0.5, 1, 5, 10, 30, 60)
+SETTLED_SECONDS = 1.0
+# Two readings closer than this tell nothing about growing older.
+MIN_ELAPSED_SECONDS = 0.02
+GROWTH = 1.5
+IDLE_STATES = ("idle", "idle in transaction")
+
+Values = Mapping[str, JsonValue]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Sessions of one application and user that are in the same state and, if active, run the same statement."""
+
+    application_name: str
+    user: str
+    state: str
+    query: str
+    count: int
+    blocked: int
+    youngest_seconds: float
+    median_seconds: float
+
+    @property
+    def name(self) -> str:
+        """How a person would call the application."""
+        return f"{self.application_name or 'an unnamed application'} ({self.user})"
+
+
+@runbook(
+    service=Kind.POSTGRES,
+    symptoms={"connections_exhausted", "connections_high"},
+    title="PostgreSQL's connections are used up by one application",
+)
+def postgres_connections(context: Context) -> Iterator[Remedy]:
+    """End the statements or idle sessions that hold at least half of all connections; raise the limit where no group stands out."""
+    values = context.observation.reading.values
+    most = _number(values, "connections_max")
+    if most is None:
+        return
+    group = _largest(context.observation)
+    if group is None or group.count < most / 2:
+        yield from _scaled(context, int(most))
+    elif group.blocked >= group.count / 2:
+        # They wait for someone: ending the victims would free nothing for long.
+        yield from _without_blocker(context)
+    elif group.application_name not in BACKUPS and not _turns_over(group, context):
+        yield from _without(group, context)
+
+
+@runbook(service=Kind.POSTGRES, symptoms={"lock_wait"}, title="PostgreSQL sessions wait for a lock")
+def postgres_lock_wait(context: Context) -> Iterator[Remedy]:
+    """End the session that blocks the others where it is idle in its transaction; one that works is left to a person."""
+    yield from _without_blocker(context)
+
+
+@runbook(service=Kind.POSTGRES, symptoms={"idle_in_transaction"}, title="A PostgreSQL session is idle in its transaction")
+def postgres_idle_in_transaction(context: Context) -> Iterator[Remedy]:
+    """End that application's sessions which have been idle in a transaction for longer than the threshold, no others."""
+    values = context.observation.reading.values
+    application, user = (values.get(f"oldest_idle_in_transaction_{part}") for part in ("application", "user"))
+    seconds = _number(values, "oldest_idle_in_transaction_seconds")
+    threshold = context.resource.thresholds.idle_in_transaction_seconds
+    if not isinstance(application, str) or not isinstance(user, str) or application in BACKUPS or seconds is None or seconds < threshold:
+        return
+    why = (
+        f"{application or 'an unnamed application'} ({user}) has been idle in a transaction for {seconds:.1f} s, the threshold is "
+        f"{threshold:g} s; it keeps its locks and its connection, and only its own uncommitted work is rolled back"
+    )
+    yield Remedy(
+        diagnosis=f"{application or 'an unnamed application'} forgot to end a transaction",
+        steps=(
+            _step(
+                context,
+                "postgres_terminate_idle",
+                why,
+                application_name=application,
+                user=user,
+                states=["idle in transaction"],
+                min_idle_seconds=max(threshold, AGES_SECONDS[0]),
+            ),
+        ),
+        expected=f"oldest_idle_in_transaction_seconds below {threshold:g}",
+        evidence=_evidence(
+            values, "idle_in_transaction_count", "oldest_idle_in_transaction_seconds", "oldest_idle_in_transaction_application"
+        ),
+    )
+
+
+@runbook(service=Kind.POSTGRES, symptoms={"down"}, title="PostgreSQL is down")
+def postgres_down(context: Context) -> Iterator[Remedy]:
+    """Start the server where the inventory names its runtime.
+
+    Not where its process runs: then it listens somewhere else than the inventory says, and only a person knows which of the two is right.
+    """
+    values = context.observation.reading.values
+    if context.resource.runtime is None or values.get("runtime_state") == "running":
+        return
+    state = values.get("runtime_state") or "in an unknown state"
+    why = f"no connection is accepted ({values.get('answers_error')}) and the process is {state}: a start interrupts nobody"
+    yield Remedy(
+        diagnosis="PostgreSQL is not running",
+        steps=(_step(context, "postgres_restart", why),),
+        expected="answers yes, select_ok true",
+        evidence=_evidence(values, "answers", "answers_error", "runtime_state"),
+    )
+
+
+@runbook(
+    service=Kind.POSTGRES,
+    symptoms={"unresponsive", "starting", "application_refused", "slow"},
+    title="PostgreSQL hangs, recovers, refuses the application or is slow: left to a person",
+)
+def postgres_left_to_a_person(_context: Context) -> Iterator[Remedy]:
+    """Do nothing: a rule that restarts a store which hangs or recovers does harm, and no restart mends a login."""
+    yield from ()
+
+
+def _without(group: Group, context: Context) -> Iterator[Remedy]:
+    """End the sessions of a dominating group."""
+    values = context.observation.reading.values
+    held = (
+        f"{group.count} of {values.get('connections_max')} connections are held by {group.name}, {group.state}, half of them for "
+        f"{group.median_seconds:.1f} s or longer"
+    )
+    if group.state == "active":
+        seconds = _age_below(group.youngest_seconds)
+        why = (
+            f"{held}, all running: {group.query}. Only this statement of this application is ended; their work is rolled back, no other "
+            "session is touched, nothing is restarted"
+        )
+        chosen: dict[str, JsonValue] = {"min_seconds": seconds, "query": group.query}
+        tool, diagnosis = "postgres_kill_long_queries", f"{group.name} holds {group.count} connections with one statement that does not end"
+    elif group.state in IDLE_STATES:
+        # The younger half may be a pool at work.
+        seconds = _age_below(group.median_seconds / 2)
+        why = f"{held}. Only its sessions that have been so for {seconds:g} s are ended; those in use and other applications' are not"
+        chosen = {"min_idle_seconds": seconds, "states": [group.state]}
+        tool, diagnosis = "postgres_terminate_idle", f"{group.name} holds {group.count} connections and does not use them"
+    else:
+        return
+    chosen |= {"application_name": group.application_name, "user": group.user}
+    yield Remedy(
+        diagnosis=diagnosis,
+        steps=(_step(context, tool, why, **chosen),),
+        expected=f"connections_percent below {context.resource.thresholds.connections_percent:g}, select_ok true",
+        evidence=(
+            *_evidence(values, "connections_used", "connections_max", "connections_percent", "select_ok", "select_error"),
+            f"top_sessions: {held}",
+        ),
+    )
+
+
+def _scaled(context: Context, most: int) -> Iterator[Remedy]:
+    """Half as many connections again, within the limits, where many share the present ones."""
+    values = context.observation.reading.values
+    limit = context.resource.limits.connections
+    if context.resource.runtime is None or limit is None or not isinstance(values.get("top_sessions"), list):
+        return
+    raised = min(math.ceil(most * GROWTH), limit)
+    used = _number(values, "connections_used")
+    if raised <= most or used is None or 100 * used / raised >= context.resource.thresholds.connections_percent:
+        return
+    why = (
+        f"{used:g} of {most} connections are in use and no group of like sessions holds half of them, so there is nobody to end; "
+        f"{raised} is within limits.connections of {limit}. It takes a restart: every session is dropped once"
+    )
+    yield Remedy(
+        diagnosis="the connections are too few for all who use them",
+        steps=(_step(context, "postgres_scale_connections", why, connections=raised),),
+        expected=f"connections_percent below {context.resource.thresholds.connections_percent:g}, connections_max {raised}",
+        evidence=_evidence(values, "connections_used", "connections_max", "connections_percent", "select_ok", "select_error"),
+    )
+
+
+def _without_blocker(context: Context) -> Iterator[Remedy]:
+    """End the one session that blocks, if it does nothing itself."""
+    values = context.observation.reading.values
+    blocker = values.get("blocker")
+    if not isinstance(blocker, dict) or blocker.get("state") != "idle in transaction":
+        return
+    pid, application, user, seconds = blocker.get("pid"), blocker.get("application_name"), blocker.get("user"), _number(blocker, "seconds")
+    if (
+        not isinstance(pid, int)
+        or not isinstance(application, str)
+        or not isinstance(user, str)
+        or seconds is None
+        or application in BACKUPS
+    ):
+        return
+    why = (
+        f"backend {pid} of {application or 'an unnamed application'} ({user}) has been idle in its transaction for {seconds:.1f} s and "
+        f"holds the lock that {values.get('blocked_count')} session(s) wait for; only its own uncommitted work is rolled back"
+    )
+    yield Remedy(
+        diagnosis=f"{application or 'an unnamed application'} holds a lock and does nothing",
+        steps=(
+            _step(
+                context,
+                "postgres_terminate_idle",
+                why,
+                application_name=application,
+                user=user,
+                pid=pid,
+                states=["idle in transaction"],
+                min_idle_seconds=_age_below(seconds),
+            ),
+        ),
+        expected=f"longest_blocked_seconds below {context.resource.thresholds.blocked_seconds:g} or none",
+        evidence=_evidence(values, "blocked_count", "longest_blocked_seconds", "blocker"),
+    )
+
+
+def _largest(observation: Observation) -> Group | None:
+    """The group with the most sessions; None where the reading has none that can be understood."""
+    found = observation.reading.values.get("top_sessions")
+    groups = [group for item in found if (group := _group(item)) is not None] if isinstance(found, list) else []
+    return max(groups, key=lambda group: group.count, default=None)
+
+
+def _group(item: JsonValue) -> Group | None:
+    if not isinstance(item, dict):
+        return None
+    application, user, state, query = (item.get(name) for name in ("application_name", "user", "state", "query"))
+    count, blocked, youngest, median = (_number(item, name) for name in ("count", "blocked", "youngest_seconds", "median_seconds"))
+    if not (isinstance(application, str) and isinstance(user, str) and isinstance(state, str) and isinstance(query, str)):
+        return None
+    if count is None or blocked is None or youngest is None or median is None:
+        return None
+    return Group(application, user, state, query, int(count), int(blocked), youngest, median)
+
+
+def _turns_over(group: Group, context: Context) -> bool:
+    """Whether the sessions come and go, which is load and no leak: between two readings they have not grown older."""
+    before = _largest(context.incident.observation)
+    times = [_measured_at(observation) for observation in (context.incident.observation, context.observation)]
+    if group.median_seconds >= SETTLED_SECONDS or before is None or times[0] is None or times[1] is None:
+        return False
+    elapsed = (times[1] - times[0]).total_seconds()
+    same = (before.application_name, before.user, before.state) == (group.application_name, group.user, group.state)
+    return same and elapsed >= MIN_ELAPSED_SECONDS and group.median_seconds - before.median_seconds < elapsed / 2
+
+
+def _measured_at(observation: Observation) -> datetime | None:
+    """By the server's own clock, as the sessions' ages are."""
+    text = observation.reading.values.get("measured_at")
+    if not isinstance(text, str):
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return None
+
+
+def _age_below(seconds: float) -> float:
+    """The greatest of the steps that is not above; the smallest at least."""
+    return max((age for age in AGES_SECONDS if age <= seconds), default=AGES_SECONDS[0])
+
+
+def _step(context: Context, tool: str, why: str, **args: JsonValue) -> Step:
+    return Step(tool=tool, target=context.resource.name, args=args, why=why)
+
+
+def _number(values: Values, name: str) -> float | None:
+    value = values.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
+
+
+def _evidence(values: Values, *names: str) -> tuple[str, ...]:
+    return tuple(f"{name} is {values[name]}" for name in names if values.get(name) is not None)

@@ -1,0 +1,1 @@
+"""Tools, one module a service: typed actions that read their effect back."""

@@ -1,0 +1,147 @@
+"""Tools for the sessions of a PostgreSQL server: who holds its connections, and ending those that should not."""
+
+from datetime import datetime
+from typing import Literal, NamedTuple
+
+from psycopg.sql import SQL
+from pydantic import Field
+
+from blocks.schema import Kind, Risk
+from tasks.clients.polling import poll
+from tasks.clients.postgres import Params, PostgresClient
+from tasks.clients.postgres_activity import ACTIVITY_WITH_LONGEST, AGE_SECONDS, BACKUPS, FINGERPRINT, STATE, as_values
+from tasks.core.declare import NoArgs, ToolArgs, tool
+from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
+from tasks.core.models import Change
+
+GONE_SECONDS = 5.0
+
+# Only what pg_signal_backend may end, and never: the monitor's own sessions, superusers', replication, autovacuum and other workers,
+# or a backup that nobody named.
+_MATCHED = SQL("""
+    SELECT pid, backend_start FROM (
+        SELECT activity.*, {seconds} AS seconds, {fingerprint} AS fingerprint, {state} AS plain_state
+        FROM pg_stat_activity AS activity JOIN pg_roles AS roles ON roles.oid = activity.usesysid
+        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND usename <> current_user AND NOT roles.rolsuper
+    ) AS sessions
+    WHERE plain_state = ANY(%(states)s) AND seconds >= %(min_seconds)s
+      AND coalesce(application_name = %(application_name)s, application_name <> ALL(%(backups)s))
+      AND coalesce(usename = %(user)s, true) AND coalesce(fingerprint = %(query)s, true) AND coalesce(pid = %(pid)s, true)
+    ORDER BY seconds DESC LIMIT %(limit)s
+""").format(seconds=AGE_SECONDS, fingerprint=FINGERPRINT, state=STATE)
+
+_COUNTS = SQL("""
+    SELECT (SELECT count(*) FROM ({matched}) AS matched) AS sessions_matched,
+           (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections_used
+""").format(matched=_MATCHED)
+
+# The ages are measured in the statement that terminates: nothing that has just begun is hit.
+_TERMINATE = SQL("""
+    WITH matched AS MATERIALIZED ({matched}) SELECT pid, backend_start, pg_terminate_backend(pid) AS signalled FROM matched
+""").format(matched=_MATCHED)
+
+_LEFT = SQL("""
+    SELECT count(*) AS count FROM pg_stat_activity
+    JOIN unnest(%(pids)s::int[], %(starts)s::timestamptz[]) AS ended(pid, backend_start) USING (pid, backend_start)
+""")
+
+APPLICATION_NAME = Field(
+    None, max_length=63, description="Only sessions with this application_name; empty: those without one; null: of any application."
+)
+USER = Field(None, max_length=63, description="Only sessions of this database user.")
+LIMIT = Field(1000, ge=1, le=10_000, description="Most sessions to end, the oldest first.")
+
+
+class KillLongQueries(ToolArgs):
+    """Which statements are ended."""
+
+    min_seconds: float = Field(
+        ge=0.1, allow_inf_nan=False, description="Only statements that have been running for at least this long, in seconds."
+    )
+    application_name: str | None = APPLICATION_NAME
+    user: str | None = USER
+    query: str | None = Field(None, max_length=120, description="Only this statement, exactly as top_sessions shows it.")
+    limit: int = LIMIT
+
+
+class TerminateIdle(ToolArgs):
+    """Which idle sessions are ended."""
+
+    min_idle_seconds: float = Field(
+        ge=0.1, allow_inf_nan=False, description="Only sessions that have been idle for at least this long, in seconds."
+    )
+    states: tuple[Literal["idle", "idle in transaction"], ...] = Field(
+        ("idle in transaction",),
+        min_length=1,
+        description="idle: between transactions; idle in transaction: inside one, holding its locks.",
+    )
+    application_name: str | None = APPLICATION_NAME
+    user: str | None = USER
+    pid: int | None = Field(None, ge=1, description="Only this backend, if it is in such a state.")
+    limit: int = LIMIT
+
+
+@tool(service=Kind.POSTGRES, risk=Risk.READ_ONLY, title="Look at the sessions")
+async def postgres_sessions(client: PostgresClient, args: NoArgs) -> Change:
+    """Show who holds the connections: the largest groups of sessions, the longest ones, and who blocks.
+
+    The probe's values (pg_stat_activity, pg_locks, pg_settings) with `longest`: the five sessions, idle ones apart, that have been in
+    their state for longest, each with pid, application_name, user, state, seconds and query. Raises Unreachable or ToolFailed.
+    """
+    row = (await client.read(ACTIVITY_WITH_LONGEST))[0]
+    values = as_values(row)
+    return Change(before=values, after=values)
+
+
+# DISRUPTIVE, as below: the sessions' clients get an error and have to connect again. What they had not committed is rolled back.
+@tool(service=Kind.POSTGRES, risk=Risk.DISRUPTIVE, title="End long queries", timeout_seconds=15)
+async def postgres_kill_long_queries(client: PostgresClient, args: KillLongQueries) -> Change:
+    """End the sessions whose statement runs for too long, for example those of one application.
+
+    Reads back `sessions_matched` (in pg_stat_activity), `sessions_terminated` and `connections_used`. Raises NotApplicable when nothing
+    matches, ToolFailed when sessions remain after 5 s, Unreachable or OutcomeUnknown.
+    """
+    chosen = {"application_name": args.application_name, "user": args.user, "query": args.query, "pid": None}
+    return await _terminate(client, {**chosen, "states": ["active"], "min_seconds": args.min_seconds, "limit": args.limit})
+
+
+@tool(service=Kind.POSTGRES, risk=Risk.DISRUPTIVE, title="End idle sessions", timeout_seconds=15)
+async def postgres_terminate_idle(client: PostgresClient, args: TerminateIdle) -> Change:
+    """End sessions that have been idle, or idle in a transaction, for too long.
+
+    Reads back `sessions_matched` (in pg_stat_activity), `sessions_terminated` and `connections_used`. Raises NotApplicable when nothing
+    matches, ToolFailed when sessions remain after 5 s, Unreachable or OutcomeUnknown.
+    """
+    chosen = {"application_name": args.application_name, "user": args.user, "query": None, "pid": args.pid}
+    return await _terminate(client, {**chosen, "states": list(args.states), "min_seconds": args.min_idle_seconds, "limit": args.limit})
+
+
+class _Backend(NamedTuple):
+    """A backend; its start tells it from a later one with the same pid."""
+
+    pid: int
+    started: datetime
+
+
+async def _terminate(client: PostgresClient, chosen: Params) -> Change:
+    name = client.resource.name
+    chosen = {**chosen, "backups": list(BACKUPS)}
+    before = (await client.read(_COUNTS, chosen))[0]
+    if before["sessions_matched"] == 0:
+        raise NotApplicable(f"{name}: no session matches, nothing was ended ({before['connections_used']} connections in use)")
+    rows = await client.change(_TERMINATE, chosen)
+    ended = [_Backend(row["pid"], row["backend_start"]) for row in rows if row["signalled"]]
+    if not ended:
+        raise NotApplicable(f"{name}: the {before['sessions_matched']} session(s) that matched ended by themselves")
+    try:
+        if not await poll(lambda: _gone(client, ended), seconds=GONE_SECONDS, every_seconds=0.02):
+            raise ToolFailed(f"{name}: some of {len(ended)} terminated sessions are still there after {GONE_SECONDS:g} s")
+        after = (await client.read(_COUNTS, chosen))[0]
+    except Unreachable as error:
+        raise OutcomeUnknown(f"{name}: {len(ended)} session(s) were told to end, then the server was lost: {error}") from error
+    return Change(before={**before, "sessions_terminated": 0}, after={**after, "sessions_terminated": len(ended)})
+
+
+async def _gone(client: PostgresClient, ended: list[_Backend]) -> bool | None:
+    params = {"pids": [backend.pid for backend in ended], "starts": [backend.started for backend in ended]}
+    return (await client.read(_LEFT, params))[0]["count"] == 0 or None

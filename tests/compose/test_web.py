@@ -1,0 +1,78 @@
+"""The lab's Nginx without the shop: requests in flight use its connections up, and more can be had with a reload."""
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from compose.description import LabDescription
+
+Call = Callable[..., httpx.Response]
+WaitUntil = Callable[[Callable[[], object]], None]
+
+
+@asynccontextmanager
+async def held(lab: LabDescription, count: int) -> AsyncIterator[None]:
+    """Requests in flight."""
+    writers: list[asyncio.StreamWriter] = []
+    try:
+        for _ in range(count):
+            _, writer = await asyncio.open_connection(lab.web.host, lab.web.port)
+            writer.write(b"GET /hold HTTP/1.1\r\nHost: lab\r\n\r\n")
+            writers.append(writer)
+        yield
+    finally:
+        for writer in writers:
+            writer.transport.abort()
+
+
+def page(lab: LabDescription) -> int | None:
+    """Status of the page for a new visitor; None when there is no answer."""
+    try:
+        return httpx.get(lab.web.url, timeout=1).status_code
+    except httpx.TransportError:
+        return None
+
+
+async def test_held_requests_use_up_the_connections(fresh_web: LabDescription, call: Call, wait_until: WaitUntil) -> None:
+    async with held(fresh_web, 260):
+        await asyncio.to_thread(wait_until, lambda: page(fresh_web) is None)
+        (worker,) = psutil.Process(call(fresh_web, "GET", "/services/web").json()["pid"]).children()
+        established = [one for one in worker.net_connections() if one.status == psutil.CONN_ESTABLISHED]
+        assert 240 < len(established) <= 256
+
+        path = fresh_web.web.config_path
+        original = path.read_text(encoding="utf-8")
+        path.write_text(original.replace("worker_connections 256", "worker_connections 1024"), encoding="utf-8")
+        await asyncio.to_thread(call, fresh_web, "POST", "/services/web/signal", signal="SIGHUP")
+        await asyncio.to_thread(wait_until, lambda: page(fresh_web) == 200)
+        path.write_text(original, encoding="utf-8")
+    call(fresh_web, "POST", "/services/web/restart").raise_for_status()
+    assert page(fresh_web) == 200
+
+
+def test_its_configuration_can_be_tested_from_anywhere(fresh_web: LabDescription, call: Call, tmp_path: Path) -> None:
+    """`nginx -t` needs nothing but the file, and touches nothing outside of the lab."""
+    program = psutil.Process(call(fresh_web, "GET", "/services/web").json()["pid"]).exe()
+    command = (program, "-t", "-c", fresh_web.web.config_path)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=10, check=False)
+    assert "test is successful" in done.stderr
+    assert done.returncode == 0
+    assert list(tmp_path.iterdir()) == []
+    assert page(fresh_web) == 200
+
+
+@pytest.mark.parametrize("rounds", [2])
+def test_held_requests_do_not_hold_up_a_restart(fresh_web: LabDescription, call: Call, rounds: int) -> None:
+    async def restart_while_held() -> None:
+        async with held(fresh_web, 20), asyncio.timeout(5):
+            (await asyncio.to_thread(call, fresh_web, "POST", "/services/web/restart")).raise_for_status()
+
+    for _ in range(rounds):
+        asyncio.run(restart_while_held())
+        assert page(fresh_web) == 200

@@ -1,0 +1,57 @@
+"""Real servers for the tests: one whole lab a session, and partial ones that a test module may spoil."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from compose.description import LabDescription
+from compose.lab import lab_running
+
+StartLab = Callable[..., AbstractContextManager[LabDescription]]
+
+
+@contextmanager
+def _lab(*services: str) -> Iterator[LabDescription]:
+    """A lab of those services, or of all, in a directory that goes with it."""
+    with (
+        tempfile.TemporaryDirectory(prefix="evenkeel-test-") as directory,
+        lab_running(Path(directory) / "lab", services or None) as lab,
+    ):
+        yield lab
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[LabDescription]:
+    """Everything, shop and traffic included. Leave it as you find it."""
+    with _lab() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def start_partial_lab() -> StartLab:
+    """`with start_partial_lab("cache", "web") as lab:` runs just those services."""
+    return _lab
+
+
+@pytest.fixture(scope="module")
+def fresh_database() -> Iterator[LabDescription]:
+    """A lab of this module's own with PostgreSQL alone."""
+    with _lab("database") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def fresh_cache() -> Iterator[LabDescription]:
+    """A lab of this module's own with Valkey alone."""
+    with _lab("cache") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def fresh_web() -> Iterator[LabDescription]:
+    """A lab of this module's own with Nginx alone: `/` answers, `/hold` keeps a request in flight for an hour."""
+    with _lab("web") as running:
+        yield running

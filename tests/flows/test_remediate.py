@@ -1,0 +1,225 @@
+"""Remediation of real faults on real servers, judged by queries of the test's own."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import psycopg
+import psycopg.sql
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import State
+from redis.asyncio import Redis
+
+from blocks.documents import write
+from blocks.inventory import InventoryBlock, load_inventory
+from blocks.schema import Autonomy, Inventory, Kind, Resource
+from compose.control_plane import ControlPlane
+from compose.description import LabDescription
+from flows.remediate import remediate
+from flows.reset import reset
+from tasks import connecting
+from tasks.connecting import Live
+from tasks.core.declare import Remedy, Runbook
+from tasks.core.models import Context, FixRecord, OutcomeStatus, Step, Verdict
+
+pytestmark = pytest.mark.timeout(120)
+
+
+async def filled(lab: LabDescription, percent: float) -> float:
+    """Fill the cache by the test's own connection and answer the share of maxmemory in percent."""
+    async with Redis(host=lab.cache.host, port=lab.cache.port, username=lab.cache.username, password=lab.cache.password) as redis:
+        number = 0
+        while True:
+            memory = await redis.info("memory")
+            share = 100 * memory["used_memory"] / memory["maxmemory"]
+            if share >= percent:
+                return float(share)
+            await redis.set(f"page:test-{number}", b"x" * 200_000)
+            number += 1
+
+
+async def emptied(lab: LabDescription) -> None:
+    async with Redis(host=lab.cache.host, port=lab.cache.port, username=lab.cache.username, password=lab.cache.password) as redis:
+        keys = [key async for key in redis.scan_iter(match="page:test-*", count=1000)]
+        if keys:
+            await redis.delete(*keys)
+
+
+async def maxmemory_mib(lab: LabDescription) -> float:
+    async with Redis(host=lab.cache.host, port=lab.cache.port, username=lab.cache.username, password=lab.cache.password) as redis:
+        return int(str((await redis.config_get("maxmemory"))["maxmemory"])) / 2**20
+
+
+async def only_record(opened: Live, since: datetime) -> FixRecord:
+    records = await opened.records.history(inventory="lab", since=since, limit=10)
+    assert len(records) == 1
+    return records[0]
+
+
+async def heal(resource: str, **parameters: Any) -> State[Any]:
+    state: State[Any] = await remediate(resource, return_state=True, **parameters)
+    return state
+
+
+async def heal_afresh(resource: str) -> State[Any]:
+    """As in a process of its own: `opened` still holds the inventory as it was."""
+    token = connecting._current.set(None)
+    try:
+        return await heal(resource)
+    finally:
+        connecting._current.reset(token)
+
+
+async def save_inventory(inventory: Inventory) -> None:
+    async with get_client() as client:
+        await write(client, {inventory.name: InventoryBlock(inventory=inventory.model_dump(mode="json"))})
+
+
+async def with_changes(changed: Resource, **rules: Any) -> Inventory:
+    """Save the lab's inventory with one resource and some rules changed; answers the inventory as it was."""
+    before = await load_inventory("lab")
+    resources = tuple(changed if one.name == changed.name else one for one in before.resources)
+    await save_inventory(before.model_copy(update={"resources": resources, "rules": before.rules.model_copy(update=rules)}))
+    return before
+
+
+async def test_a_full_cache_is_healed_and_everything_is_recorded(opened: Live, lab: LabDescription) -> None:
+    since = datetime.now(UTC)
+    assert await filled(lab, 96) >= 96
+    try:
+        state = await heal("shop-cache")
+        assert (state.name, state.is_completed()) == ("Completed", True)
+        assert await maxmemory_mib(lab) > 64
+        record = await only_record(opened, since)
+        assert record.verdict is Verdict.COMPLETED
+        assert record.after is not None
+        assert record.before.reading.values["memory_percent"] >= 95 > record.after.reading.values["memory_percent"]  # type: ignore[operator]
+        assert [one.step.tool for one in record.attempts[0].outcomes] == ["redis_set_maxmemory"]
+        assert set(record.timings) >= {"planned", "executed", "healthy", "settled"}
+        assert record.planner.startswith("runbook")
+        assert record.closed_at is not None
+    finally:
+        await emptied(lab)
+
+
+async def test_the_run_and_its_tasks_are_named_for_people(opened: Live, lab: LabDescription) -> None:
+    since = datetime.now(UTC)
+    await filled(lab, 96)
+    try:
+        await heal("shop-cache")
+        record = await only_record(opened, since)
+        async with get_client() as client:
+            run = await client.read_flow_run(record.flow_run_id)  # type: ignore[arg-type]
+            assert run.name == "Heal shop-cache (by hand)"
+            names: set[str] = set()
+            for _ in range(100):
+                ids = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+                names = {task.name for task in await client.read_task_runs(flow_run_filter=ids)}
+                if "redis_set_maxmemory on shop-cache" in names:
+                    break
+                await asyncio.sleep(0.1)
+            assert {"gather context of shop-cache", "plan for shop-cache", "redis_set_maxmemory on shop-cache"} <= names
+    finally:
+        await emptied(lab)
+
+
+async def test_a_healthy_resource_is_left_alone(opened: Live) -> None:
+    since = datetime.now(UTC)
+    state = await heal("shop-db")
+    assert (state.name, state.is_completed()) == ("NoActionNeeded", True)
+    assert await opened.records.history(inventory="lab", since=since, limit=10) == []
+
+
+async def test_two_remediations_of_one_resource_make_one_fix(opened: Live, lab: LabDescription) -> None:
+    since = datetime.now(UTC)
+    await filled(lab, 96)
+    try:
+        states = await asyncio.gather(heal("shop-cache"), heal("shop-cache"))
+        assert sorted(str(state.name) for state in states) == ["Completed", "NoActionNeeded"]
+        assert any("another remediation" in str(state.message) for state in states)
+        await only_record(opened, since)
+    finally:
+        await emptied(lab)
+
+
+async def test_an_unknown_resource_is_named_with_the_known_ones(prefect_server: object) -> None:
+    with pytest.raises(ValueError, match="no 'nowhere' in inventory 'lab'; known: shop-"):
+        await remediate("nowhere")
+
+
+@pytest.mark.parametrize("autonomy", [Autonomy.OBSERVE, Autonomy.PROPOSE, Autonomy.APPROVE])
+async def test_without_autonomy_nothing_is_touched_and_a_person_is_asked(opened: Live, lab: LabDescription, autonomy: Autonomy) -> None:
+    since = datetime.now(UTC)
+    before = await with_changes(opened.inventory.resource("shop-cache").model_copy(update={"autonomy": autonomy}))
+    await filled(lab, 96)
+    try:
+        state = await heal_afresh("shop-cache")
+        assert (state.name, state.is_failed()) == ("Escalated", True)
+        assert "redis_set_maxmemory" in str(state.message)
+        assert await maxmemory_mib(lab) == 64
+        record = await only_record(opened, since)
+        assert record.attempts[0].outcomes == ()
+    finally:
+        await emptied(lab)
+        await save_inventory(before)
+
+
+def policy_only(context: Context) -> Iterator[Remedy]:
+    """An eviction policy alone frees nothing: plausible, and not enough."""
+    step = Step(tool="redis_set_eviction_policy", target=context.resource.name, args={"policy": "allkeys-lru"}, why="make room")
+    yield Remedy(diagnosis="no eviction", steps=(step,), expected="memory_percent under its threshold")
+
+
+async def test_a_fix_that_does_not_help_is_undone_and_escalated(prefect_server: ControlPlane, lab: LabDescription) -> None:
+    since = datetime.now(UTC)
+    await reset()
+    book = Runbook("policy_only", Kind.REDIS, frozenset({"memory_high"}), "Eviction", "Set a policy.", policy_only)
+    await filled(lab, 96)
+    try:
+        async with connecting.live("lab") as own:
+            own.catalog = replace(own.catalog, runbooks=MappingProxyType({book.name: book}))
+            rules = own.inventory.rules.model_copy(update={"recover_seconds": 0.5})
+            own.inventory = own.inventory.model_copy(update={"rules": rules})
+            state = await heal("shop-cache")
+            record = await only_record(own, since)
+        assert state.name == "Escalated"
+        assert record.verdict is Verdict.ESCALATED
+        used = [(one.step.tool, one.undoes, one.status) for attempt in record.attempts for one in attempt.outcomes]
+        assert used == [
+            ("redis_set_eviction_policy", False, OutcomeStatus.DONE),
+            ("redis_set_eviction_policy", True, OutcomeStatus.DONE),
+        ]
+        async with Redis(host=lab.cache.host, port=lab.cache.port, username=lab.cache.username, password=lab.cache.password) as redis:
+            assert (await redis.config_get("maxmemory-policy"))["maxmemory-policy"] == "noeviction"
+    finally:
+        await emptied(lab)
+        await reset()
+
+
+async def test_no_password_is_stored_or_logged(opened: Live, lab: LabDescription, prefect_server: ControlPlane) -> None:
+    await filled(lab, 96)
+    try:
+        assert (await heal("shop-cache")).name == "Completed"
+        await heal("shop-db")
+    finally:
+        await emptied(lab)
+    passwords = [login.password for server in (lab.database, lab.cache) for login in server.logins.values()]
+    files = [*prefect_server.directory.rglob("*.log"), *lab.directory.glob("records.db*"), *lab.directory.glob("log/*.log")]
+    assert len(files) >= 5
+    for path in files:
+        content = path.read_bytes()
+        assert not any(password.encode() in content for password in passwords), path.name
+    url = prefect_server._database_url.replace("postgresql+asyncpg://", "postgresql://")
+    async with await psycopg.AsyncConnection.connect(url) as connection:
+        found = await connection.execute("SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'")
+        tables = [row[0] for row in await found.fetchall()]
+        assert "artifact" in tables
+        for table in tables:
+            query = psycopg.sql.SQL("SELECT count(*) FROM {} AS t WHERE t::text LIKE ANY(%s)").format(psycopg.sql.Identifier(table))
+            row = await (await connection.execute(query, ([f"%{password}%" for password in passwords],))).fetchone()
+            assert row == (0,), table

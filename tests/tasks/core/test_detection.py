@@ -1,0 +1,109 @@
+"""Incidents open when they should, once, and roots before dependents."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from blocks.schema import Inventory, Kind, Maintenance
+from tasks.core.detection import Track, advance, detect
+from tasks.core.models import Health, Observation
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+Observe = Callable[..., Observation]
+
+
+def names(detection_incidents: tuple[object, ...]) -> list[str]:
+    return [incident.resource for incident in detection_incidents]  # type: ignore[attr-defined]
+
+
+def test_a_first_breach_is_a_suspect_and_a_second_an_incident(inventory: Inventory, observe: Observe) -> None:
+    first = detect(inventory, {}, [observe("cache", Health.DEGRADED)], busy=frozenset(), now=NOW)
+    assert (first.suspects, first.incidents) == (("cache",), ())
+    second = detect(inventory, first.tracks, [observe("cache", Health.FAILED, 1)], busy=frozenset(), now=NOW)
+    assert names(second.incidents) == ["cache"]
+    assert second.incidents[0].health is Health.FAILED
+
+
+def test_a_breach_that_recovers_opens_nothing(inventory: Inventory, observe: Observe) -> None:
+    tracks = detect(inventory, {}, [observe("cache", Health.DEGRADED)], busy=frozenset(), now=NOW).tracks
+    tracks = detect(inventory, tracks, [observe("cache", Health.HEALTHY)], busy=frozenset(), now=NOW).tracks
+    again = detect(inventory, tracks, [observe("cache", Health.DEGRADED)], busy=frozenset(), now=NOW)
+    assert again.incidents == ()
+
+
+def test_unknown_opens_nothing_however_long_it_lasts(inventory: Inventory, observe: Observe) -> None:
+    tracks: dict[str, Track] = {}
+    for second in range(10):
+        found = detect(inventory, tracks, [observe("cache", Health.UNKNOWN, second)], busy=frozenset(), now=NOW)
+        tracks = found.tracks
+        assert (found.incidents, found.suspects) == ((), ())
+
+
+def test_a_busy_resource_opens_no_second_incident(inventory: Inventory, observe: Observe) -> None:
+    tracks = {"cache": Track(health=Health.FAILED, since=NOW, breaches=5)}
+    found = detect(inventory, tracks, [observe("cache", Health.FAILED)], busy=frozenset({"cache"}), now=NOW)
+    assert found.incidents == ()
+    assert "under way" in found.held_back["cache"]
+
+
+@pytest.mark.parametrize(("ends_in_seconds", "opens"), [(60, False), (-60, True)])
+def test_maintenance_holds_incidents_back_until_it_ends(inventory: Inventory, observe: Observe, ends_in_seconds: int, opens: bool) -> None:
+    window = Maintenance(until=NOW + timedelta(seconds=ends_in_seconds), reason="upgrade")
+    resources = tuple(one.model_copy(update={"maintenance": window}) if one.name == "cache" else one for one in inventory.resources)
+    maintained = inventory.model_copy(update={"resources": resources})
+    tracks = {"cache": Track(health=Health.FAILED, since=NOW, breaches=5)}
+    found = detect(maintained, tracks, [observe("cache", Health.FAILED)], busy=frozenset(), now=NOW)
+    assert bool(found.incidents) is opens
+    assert ("upgrade" in found.held_back.get("cache", "")) is not opens
+
+
+def test_dependents_wait_for_their_root_cause(inventory: Inventory, observe: Observe) -> None:
+    unwell = [observe(name, Health.FAILED) for name in ("web", "app", "cache")]
+    tracks = detect(inventory, {}, unwell, busy=frozenset(), now=NOW).tracks
+    found = detect(inventory, tracks, unwell, busy=frozenset(), now=NOW)
+    assert names(found.incidents) == ["cache"]
+    assert set(found.held_back) == {"app", "web"}
+    healed = [observe("cache", Health.HEALTHY), observe("app", Health.FAILED), observe("web", Health.FAILED)]
+    assert names(detect(inventory, found.tracks, healed, busy=frozenset(), now=NOW).incidents) == ["app"]
+
+
+healths = st.lists(st.dictionaries(st.sampled_from(["cache", "app", "web"]), st.sampled_from(list(Health)), min_size=1), max_size=8)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sweeps=healths, busy=st.frozensets(st.sampled_from(["cache", "app", "web"])), confirmations=st.integers(1, 4))
+def test_whatever_is_observed_incidents_keep_their_rules(
+    inventory: Inventory, observe: Observe, sweeps: list[dict[str, Health]], busy: frozenset[str], confirmations: int
+) -> None:
+    tracks: dict[str, Track] = {}
+    for second, sweep in enumerate(sweeps):
+        observations = [observe(name, health, second) for name, health in sweep.items()]
+        found = detect(inventory, tracks, observations, busy=busy, now=NOW, confirmations=confirmations)
+        tracks = found.tracks
+        opened = set(names(found.incidents))
+        breached = {name for name, health in sweep.items() if health.is_breach}
+        assert opened <= breached
+        assert not opened & busy
+        assert all(tracks[name].breaches >= confirmations for name in opened)
+        if "cache" in opened:
+            assert not opened & {"app", "web"}
+        # Every breach is accounted for in exactly one way.
+        assert len(opened) + len(found.suspects) + len(found.held_back) == len(breached)
+
+
+@given(steps=st.lists(st.sampled_from(list(Health)), min_size=1))
+def test_a_track_counts_breaches_in_a_row(steps: list[Health]) -> None:
+    track: Track | None = None
+    expected = 0
+    for second, health in enumerate(steps):
+        moment = NOW + timedelta(seconds=second)
+        track = advance(track, Observation(resource="cache", kind=Kind.REDIS, health=health, taken_at=moment))
+        if health.is_breach:
+            expected += 1
+        elif health is Health.HEALTHY:
+            expected = 0
+        assert track.breaches == expected
+        assert track.since <= moment
