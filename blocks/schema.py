@@ -159,15 +159,22 @@ class Rules(Model):
     """What may be done without a person. Evaluated outside the planner, by `tasks.core.policy`."""
 
     autonomy: Autonomy = Autonomy.AUTO
-    allowed_risks: frozenset[Risk] = Field(
-        frozenset({Risk.READ_ONLY, Risk.REVERSIBLE, Risk.DISRUPTIVE}),
-        description="Risks that run without a person; every other risk asks for one.",
+    autonomy_of_risk: dict[Risk, Autonomy] = Field(
+        default_factory=dict, description="Risk -> how far steps of that risk may go; the most cautious of all that apply counts."
     )
     max_steps: int = Field(4, ge=1, le=20, description="Steps of one plan.")
     max_retries: int = Field(2, ge=0, le=2, description="Further plans after the first failed one.")
     recover_seconds: float = Field(10, gt=0, le=600, description="How long a fix may take to show in the readings.")
     settle_seconds: float = Field(10, ge=0, le=600, description="How long the readings must stay healthy for a fix to count.")
     max_fixes_per_hour: int = Field(20, ge=1, description="Remediations an hour for one resource; more ask for a person.")
+    max_fixes_per_hour_overall: int = Field(100, ge=1, description="Remediations an hour for the whole inventory; more ask for a person.")
+    cooldown_seconds: float = Field(
+        300, ge=0, description="Time after a disruptive or destructive step in which the same tool on the same resource asks for a person."
+    )
+    approval_seconds: float = Field(3600, gt=0, le=7 * 86400, description="How long a person has to answer; then it is escalated.")
+    escalation_pause_seconds: float = Field(
+        900, ge=0, description="After an escalation no new remediation of the resource is opened for so long, unless it was healthy again."
+    )
 
 
 class Shop(Model):

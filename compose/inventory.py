@@ -80,7 +80,14 @@ def inventory(lab: LabDescription) -> dict[str, Any]:
         "name": "lab",
         "lab": True,
         **({"shop": {"url": lab.app.url, "traffic_url": lab.traffic.url}} if {"app", "traffic"} <= set(lab.services) else {}),
-        "rules": {"settle_seconds": 2},
+        # Faults are tried again and again here, so the lab knows no cool-downs.
+        "rules": {
+            "settle_seconds": 2,
+            "cooldown_seconds": 0,
+            "escalation_pause_seconds": 0,
+            "max_fixes_per_hour": 1000,
+            "max_fixes_per_hour_overall": 1000,
+        },
         "records": {"url": f"sqlite:///{lab.directory / 'records.db'}"},
         "resources": [{**resource, "runtime": runtime(service)} for service, resource in resources.items() if service in lab.services],
     }

@@ -8,13 +8,14 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import State, StateType
 
+from tasks.authorising import authorise_plan
 from tasks.connecting import Live, live
 from tasks.context import first_incident, gather_context
 from tasks.core.models import Attempt, Decision, FixRecord, Health, Incident, Observation, Plan, Verdict
 from tasks.core.policy import Action
 from tasks.core.verdicts import conclude, healed
 from tasks.execution import OwnershipLostError, execute, undo_steps
-from tasks.planning import authorise_plan, make_plan
+from tasks.planning import make_plan
 from tasks.publishing import publish_fix, publish_planning
 from tasks.recording import heartbeat
 from tasks.validation import stays_healthy, wait_until_healthy

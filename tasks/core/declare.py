@@ -4,7 +4,7 @@ The decorators attach a declaration to the function as `.declaration`; `tasks.ca
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -43,6 +43,8 @@ class Tool:
     function: Callable[[Any, Any], Awaitable[Change]]
     undo: str | None
     timeout_seconds: float
+    symptoms: frozenset[str] = frozenset()
+    """The measured precondition: one of these symptoms must show for the policy to let the tool run in a remediation."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,19 @@ def _attach(function: F, declaration: Declaration) -> F:
     return function
 
 
-def tool(*, service: Kind, risk: Risk, title: str, undo: str | None = None, timeout_seconds: float = 10) -> Callable[[F], F]:
-    """Declare `async (client, args) -> Change` as a tool. A REVERSIBLE tool names its undo."""
+def tool(
+    *,
+    service: Kind,
+    risk: Risk,
+    title: str,
+    undo: str | None = None,
+    timeout_seconds: float = 10,
+    symptoms: Collection[str] = (),
+) -> Callable[[F], F]:
+    """Declare `async (client, args) -> Change` as a tool. A REVERSIBLE tool names its undo.
+
+    `symptoms` are what it is a remedy for: in a remediation it runs only while one of them is measured.
+    """
 
     def decorate(function: F) -> F:
         name = function.__name__
@@ -132,7 +145,10 @@ def tool(*, service: Kind, risk: Risk, title: str, undo: str | None = None, time
             raise DeclarationError(f"{name}: shorten the docstring's first line to {MAX_SUMMARY_LENGTH} characters")
         if (risk is Risk.REVERSIBLE) != (undo is not None):
             raise DeclarationError(f"{name}: exactly the REVERSIBLE tools name an undo")
-        return _attach(function, Tool(name, service, risk, title, _first_line(function), args_model, function, undo, timeout_seconds))
+        summary = _first_line(function)
+        return _attach(
+            function, Tool(name, service, risk, title, summary, args_model, function, undo, timeout_seconds, frozenset(symptoms))
+        )
 
     return decorate
 

@@ -81,6 +81,20 @@ class Decision(StrEnum):
     ESCALATE = "escalate"
 
 
+class Usage(Model):
+    """What a planner consumed."""
+
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = Field(0, description="Answer and thinking.")
+    dollars: float = 0
+    seconds: float = Field(0, description="Time spent waiting for the model.")
+
+    def __add__(self, other: "Usage") -> "Usage":
+        """Both together."""
+        return Usage(**{name: getattr(self, name) + getattr(other, name) for name in Usage.model_fields})
+
+
 class Plan(Model):
     """A checked plan. `planner` says who made it and is shown wherever the plan is."""
 
@@ -91,6 +105,8 @@ class Plan(Model):
     reasoning: str = ""
     expected: str = Field("", description="The reading that shows success.")
     steps: tuple[Step, ...] = ()
+    usage: Usage = Usage()
+    notes: tuple[str, ...] = Field((), description="How it came about: what was investigated, repaired, or why another planner took over.")
 
 
 class Change(Model):
@@ -139,6 +155,7 @@ class Attempt(Model):
     observed: Observation | None = Field(None, description="What the plan was made from.")
     facts: dict[str, dict[str, JsonValue]] = Field(default_factory=dict, description="Read-only tool -> what it read.")
     decisions: tuple[str, ...] = Field((), description="The policy's word on each step.")
+    comment: str = Field("", description="What a person said who rejected the plan.")
     outcomes: tuple[Outcome, ...] = ()
     after: Observation | None = None
 
@@ -161,6 +178,9 @@ class Context(Model):
     facts: dict[str, dict[str, JsonValue]] = Field(default_factory=dict, description="Read-only tool -> what it read.")
     dependencies: tuple[Observation, ...] = ()
     past_fixes: tuple[str, ...] = Field((), description="One line each, newest first.")
+    recent_changes: tuple[str, ...] = Field(
+        (), description="What earlier remediations changed on the resource, one line each, newest first."
+    )
     error_lines: tuple[str, ...] = Field((), description="Templated error log lines with their counts.")
     attempts: tuple[Attempt, ...] = ()
     tools: tuple[ToolSummary, ...] = ()

@@ -49,6 +49,4 @@ def authorise(step: Step, tool: Tool, *, incident: Incident, resource: Resource,
         if resource.role is Role.CACHE:
             return Ruling(action=Action.ALLOW, reason="destructive, and the resource is declared a cache: its data may be dropped")
         return Ruling(action=Action.ASK, reason="destructive on a store: only a person may decide")
-    if tool.risk not in rules.allowed_risks:
-        return Ruling(action=Action.ASK, reason=f"{tool.risk} steps are not in rules.allowed_risks")
     return Ruling(action=Action.ALLOW, reason=f"{tool.risk}, within the rules")
