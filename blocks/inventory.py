@@ -1,15 +1,18 @@
-"""The inventory as a block."""
+"""The inventory as a block. Its rules are a block of their own, the policy, which a person may edit."""
+
+import asyncio
 
 from prefect.blocks.core import Block
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
 from pydantic import Field, JsonValue, ValidationError
 
 from blocks.credentials import Login, load_logins
-from blocks.documents import read
+from blocks.documents import read, write
 from blocks.errors import ConfigurationError
+from blocks.policy import PolicyBlock, rules_of
 from blocks.schema import Inventory
 
-__all__ = ["InventoryBlock", "load_inventory", "load_login", "load_logins"]
+__all__ = ["InventoryBlock", "load_inventory", "load_login", "load_logins", "save_inventory"]
 
 
 class InventoryBlock(Block):
@@ -18,17 +21,29 @@ class InventoryBlock(Block):
     _block_type_name = "Evenkeel Inventory"
     _block_type_slug = "evenkeel-inventory"
 
-    inventory: dict[str, JsonValue] = Field(description="The inventory, as JSON.")
+    inventory: dict[str, JsonValue] = Field(description="The inventory without its rules, as JSON.")
+
+
+async def save_inventory(client: PrefectClient, inventory: Inventory) -> int:
+    """Save an inventory and its rules, the inventory last. Returns how many blocks that wrote."""
+    written = await write(client, {inventory.name: PolicyBlock(rules=inventory.rules)})
+    return written + await write(client, {inventory.name: InventoryBlock(inventory=inventory.model_dump(mode="json", exclude={"rules"}))})
 
 
 async def load_inventory(name: str) -> Inventory:
-    """The inventory of that name. ConfigurationError if it is not saved, or was saved by a version that had other fields."""
+    """The inventory of that name, with the rules of its policy as they are now.
+
+    ConfigurationError if one of the two is not saved, was saved by a version that had other fields, or was edited into something invalid.
+    """
     async with get_client() as client:
-        document = (await read(client, InventoryBlock, [name])).get(name)
-    if document is None:
+        found, policies = await asyncio.gather(read(client, InventoryBlock, [name]), read(client, PolicyBlock, [name]))
+    if name not in found:
         raise ConfigurationError(f"inventory: none named {name!r} is saved; run: python -m blocks.register inventory.yaml")
+    if name not in policies:
+        raise ConfigurationError(f"policy: inventory {name!r} has none; register its YAML file again: without rules nothing may be done")
+    rules = rules_of(policies[name])
     try:
-        return Inventory.model_validate(document.data["inventory"])
+        return Inventory.model_validate({**found[name].data["inventory"], "rules": rules})
     except ValidationError as error:
         count = error.error_count()
         raise ConfigurationError(f"inventory {name!r}: {count} field(s) no longer fit; register its YAML file again") from error

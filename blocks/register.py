@@ -19,7 +19,7 @@ from pydantic import SecretStr, ValidationError
 from blocks.credentials import Login
 from blocks.documents import read, write
 from blocks.errors import ConfigurationError
-from blocks.inventory import InventoryBlock
+from blocks.inventory import InventoryBlock, save_inventory
 from blocks.inventory_file import Registration, parse_inventory
 from blocks.naming import block_name, block_owners, block_serves
 from blocks.records import RECORDS, RETENTION_DAYS, RecordsBlock
@@ -36,7 +36,7 @@ class Saved:
 
 
 async def register(registration: Registration) -> Saved:
-    """Save an inventory, its logins and the records' place; delete the logins that it no longer has.
+    """Save an inventory, its rules, its logins and the records' place; delete the logins that it no longer has.
 
     What is saved already is not written again. The inventory comes last of what is written: until then a monitor sees the old
     one whole. ConfigurationError, with nothing saved, if a login's block would be that of another inventory.
@@ -52,7 +52,7 @@ async def register(registration: Registration) -> Saved:
         before = (await read(client, InventoryBlock, [inventory.name])).get(inventory.name)
         written = await write(client, logins)
         written += await write(client, {RECORDS: await _records(client, registration)})
-        written += await write(client, {inventory.name: InventoryBlock(inventory=inventory.model_dump(mode="json"))})
+        written += await save_inventory(client, inventory)
         stale = await _stale(client, before, logins)
         for document in stale:
             await client.delete_block_document(document.id)

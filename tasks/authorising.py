@@ -1,33 +1,95 @@
-"""The policy's word on a plan."""
+"""The policy's word on a plan, and the switch that stops every change: `prefect variable set evenkeel_stop "reason"`.
 
+`prefect variable set evenkeel_stop "" --overwrite`, or `prefect variable unset evenkeel_stop`, lets changes happen again.
+"""
+
+import asyncio
 from datetime import UTC, datetime, timedelta
 
-from prefect import get_run_logger, task
+import httpx
+from prefect import get_client, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import JsonValue
 
-from tasks.connecting import current
+from blocks.schema import Autonomy
+from tasks.connecting import Live, current
 from tasks.core.models import Context, Plan
-from tasks.core.policy import Ruling, authorise
+from tasks.core.policy import Ruling, Standing, authorise
+
+STOP_VARIABLE = "evenkeel_stop"
+STOP_READ_SECONDS = 3.0
+
+
+async def kill_switch() -> str:
+    """Why nothing may be changed at the moment; empty: it may. A switch that can't be read within 3 s counts as on."""
+    try:
+        async with asyncio.timeout(STOP_READ_SECONDS), get_client() as client:
+            variable = await client.read_variable_by_name(STOP_VARIABLE)
+    except (httpx.HTTPError, OSError, TimeoutError) as error:
+        return f"the Prefect variable {STOP_VARIABLE} can't be read ({type(error).__name__}), so it counts as set"
+    return "" if variable is None else stop_reason(variable.value)
+
+
+def stop_reason(value: JsonValue) -> str:
+    """The reason that the variable's value gives; empty where it is empty, or false, no or 0."""
+    text = str(value).strip() if value else ""
+    return "" if text.lower() in {"", "false", "no", "0"} else text
 
 
 @task(name="authorise", task_run_name="authorise {plan.planner}", cache_policy=NO_CACHE, persist_result=False)
-async def authorise_plan(plan: Plan, context: Context) -> list[Ruling]:
-    """The policy's word on each step, in the steps' order."""
+async def authorise_plan(plan: Plan, context: Context, *, approved: bool = False, autonomy: Autonomy | None = None) -> list[Ruling]:
+    """The policy's word on each step, in the steps' order.
+
+    Args:
+        plan: A checked plan.
+        context: What it was made from; its observation is what the tools' preconditions are held against.
+        approved: Whether a person has agreed to the plan as it is.
+        autonomy: Of this run alone, such as `propose` for a dry run; it can only lower what the rules say.
+
+    Raises RecordsUnavailable where what was done before can't be read.
+    """
+    if not plan.steps:
+        return []
     live = current()
-    hour_ago = datetime.now(UTC) - timedelta(hours=1)
-    # The remediation that asks is itself on record.
-    earlier = await live.records.count_since(live.inventory.name, context.resource.name, hour_ago) - 1
+    standing = await _standing(live, context, autonomy)
     rulings = [
         authorise(
             step,
             live.catalog.tools[step.tool],
             incident=context.incident,
             resource=context.resource,
+            observation=context.observation,
             rules=live.inventory.rules,
-            fixes_last_hour=earlier,
+            standing=standing,
+            approved=approved,
         )
         for step in plan.steps
     ]
     for step, ruling in zip(plan.steps, rulings, strict=True):
         get_run_logger().info("policy: %s %s: %s", ruling.action, step.tool, ruling.reason)
     return rulings
+
+
+async def _standing(live: Live, context: Context, autonomy: Autonomy | None) -> Standing:
+    """The switch, and what other remediations did: the one that asks is itself on record."""
+    now = datetime.now(UTC)
+    inventory, resource, fix_id = live.inventory.name, context.resource.name, context.incident.id
+    cooling_since = now - timedelta(seconds=live.inventory.rules.cooldown_seconds)
+    stopped, (of_resource, overall), steps = await asyncio.gather(
+        kill_switch(),
+        live.records.fixes_since(inventory, resource, now - timedelta(hours=1), besides=fix_id),
+        live.records.steps_since(inventory, resource, cooling_since, besides=fix_id),
+    )
+    return Standing(
+        now=now,
+        stopped=stopped,
+        autonomy=autonomy,
+        fixes_last_hour=of_resource,
+        fixes_last_hour_overall=overall,
+        # Oldest first, so that the last use of a tool counts. A step that never ended may have changed something.
+        seconds_since_last_use={
+            entry.step.tool: max((now - entry.begun_at).total_seconds(), 0)
+            for entry in steps
+            if entry.outcome is None or entry.outcome.changed_something
+        },
+    )

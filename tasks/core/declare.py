@@ -6,7 +6,7 @@ The decorators attach a declaration to the function as `.declaration`; `tasks.ca
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -31,6 +31,19 @@ class NoArgs(ToolArgs):
 
 
 @dataclass(frozen=True)
+class Growth:
+    """A capacity that a remediation may only raise: above what is measured, and up to the resource's limit."""
+
+    argument: str
+    measured: str
+    """The value of the probe's reading that is in force."""
+    limit: Literal["memory_mib", "connections"]
+    """The field of the resource's limits."""
+    unset_limit: int | None = None
+    """Holds where the inventory sets no limit; none: a person is asked there."""
+
+
+@dataclass(frozen=True)
 class Tool:
     """A typed action on one kind of resource."""
 
@@ -45,6 +58,7 @@ class Tool:
     timeout_seconds: float
     symptoms: frozenset[str] = frozenset()
     """The measured precondition: one of these symptoms must show for the policy to let the tool run in a remediation."""
+    growth: Growth | None = None
 
 
 @dataclass(frozen=True)
@@ -127,10 +141,12 @@ def tool(
     undo: str | None = None,
     timeout_seconds: float = 10,
     symptoms: Collection[str] = (),
+    growth: Growth | None = None,
 ) -> Callable[[F], F]:
     """Declare `async (client, args) -> Change` as a tool. A REVERSIBLE tool names its undo.
 
     `symptoms` are what it is a remedy for: in a remediation it runs only while one of them is measured.
+    `growth` names the argument that is a capacity, which a remediation only raises.
     """
 
     def decorate(function: F) -> F:
@@ -146,9 +162,8 @@ def tool(
         if (risk is Risk.REVERSIBLE) != (undo is not None):
             raise DeclarationError(f"{name}: exactly the REVERSIBLE tools name an undo")
         summary = _first_line(function)
-        return _attach(
-            function, Tool(name, service, risk, title, summary, args_model, function, undo, timeout_seconds, frozenset(symptoms))
-        )
+        declared = Tool(name, service, risk, title, summary, args_model, function, undo, timeout_seconds, frozenset(symptoms), growth)
+        return _attach(function, declared)
 
     return decorate
 

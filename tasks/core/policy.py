@@ -1,10 +1,23 @@
-"""What may be done: every step is authorised here, outside whoever planned it."""
+"""What may be done: every step is authorised here, outside whoever planned it, from what was measured and what is on record."""
 
+import math
+from collections.abc import Iterator
+from datetime import datetime
 from enum import StrEnum
+from typing import TypeGuard
+
+from pydantic import Field, JsonValue
 
 from blocks.schema import Autonomy, Model, Resource, Risk, Role, Rules
 from tasks.core.declare import Tool
-from tasks.core.models import Incident, Step
+from tasks.core.models import Incident, Observation, Step
+
+LOSS = {
+    Risk.READ_ONLY: "nothing",
+    Risk.REVERSIBLE: "nothing: the value before is kept",
+    Risk.DISRUPTIVE: "connections, and the work under way on them",
+    Risk.DESTRUCTIVE: "data of the resource",
+}
 
 
 class Action(StrEnum):
@@ -16,37 +29,156 @@ class Action(StrEnum):
 
 
 class Ruling(Model):
-    """The word and its reason."""
+    """The word and its reason, and what a person who is asked has to know."""
 
     action: Action
     reason: str
+    risk: Risk
+    loss: str = Field(description="What could be lost.")
+    undo: str = Field(description="How the step is taken back; empty: it changes nothing.")
 
 
-def authorise(step: Step, tool: Tool, *, incident: Incident, resource: Resource, rules: Rules, fixes_last_hour: int) -> Ruling:
-    """Rule on one step of a plan for an incident.
+class Standing(Model):
+    """What the policy knows beside the plan: switches, and what was done before."""
 
-    DENY: never, whoever asks. ASK: a person decides. The first rule that speaks is the one that counts.
+    now: datetime
+    stopped: str = Field("", description="Reason of the kill switch; empty: not stopped.")
+    autonomy: Autonomy | None = Field(None, description="Of this run alone; it can only lower what the rules say.")
+    fixes_last_hour: int = Field(0, ge=0, description="Other remediations of this resource.")
+    fixes_last_hour_overall: int = Field(0, ge=0, description="Other remediations of the whole inventory.")
+    seconds_since_last_use: dict[str, float] = Field(
+        default_factory=dict, description="Tool -> seconds since another remediation changed this resource with it."
+    )
+
+
+Word = tuple[Action, str]
+
+
+def authorise(
+    step: Step,
+    tool: Tool,
+    *,
+    incident: Incident,
+    resource: Resource,
+    observation: Observation,
+    rules: Rules,
+    standing: Standing,
+    approved: bool = False,
+) -> Ruling:
+    """Rule on one step of a plan for an incident. The first rule that speaks is the one that counts.
+
+    DENY: never, whoever asks. ASK: a person decides, and where one has (`approved`) it becomes ALLOW.
     """
-    if step.target != incident.resource or resource.name != incident.resource:
-        return Ruling(action=Action.DENY, reason=f"the target {step.target!r} is not the incident's resource {incident.resource!r}")
-    if tool.service is not resource.kind:
-        return Ruling(action=Action.DENY, reason=f"{tool.name} is a tool for {tool.service}, the resource is a {resource.kind}")
+    action, reason = _word(step, tool, incident, resource, observation, rules, standing)
+    if action is Action.ASK and approved:
+        action, reason = Action.ALLOW, f"approved by a person; asked because {reason}"
+    undo = "" if tool.risk is Risk.READ_ONLY else f"taken back by {tool.undo}" if tool.undo else "can't be taken back"
+    return Ruling(action=action, reason=reason, risk=tool.risk, loss=LOSS[tool.risk], undo=undo)
+
+
+def _word(
+    step: Step, tool: Tool, incident: Incident, resource: Resource, observation: Observation, rules: Rules, standing: Standing
+) -> Word:
+    misdirected = _misdirected(step, tool, incident, resource, observation)
+    if misdirected:
+        return Action.DENY, misdirected
     if tool.risk is Risk.READ_ONLY:
-        return Ruling(action=Action.ALLOW, reason="reads only")
-    autonomy = resource.autonomy or rules.autonomy
-    if autonomy is Autonomy.OBSERVE:
-        return Ruling(action=Action.DENY, reason="autonomy is observe: nothing is changed")
-    if autonomy is Autonomy.PROPOSE:
-        return Ruling(action=Action.DENY, reason="autonomy is propose: the plan is shown and not executed")
-    if autonomy is Autonomy.APPROVE:
-        return Ruling(action=Action.ASK, reason="autonomy is approve: every change asks a person")
-    if fixes_last_hour >= rules.max_fixes_per_hour:
-        return Ruling(
-            action=Action.ASK,
-            reason=f"{fixes_last_hour} remediations in the last hour reach the cap of {rules.max_fixes_per_hour}",
+        return Action.ALLOW, "reads only"
+    autonomies = _autonomies(tool, resource, rules, standing)
+    for reason in _denials(step, tool, resource, observation, standing, autonomies):
+        return Action.DENY, reason
+    on_cache = " on a cache, whose data may be dropped" if tool.risk is Risk.DESTRUCTIVE else ""
+    action, reason = Action.ALLOW, f"{tool.risk}{on_cache}, and {_remedied(tool, observation)[0]} is measured"
+    for asked in _questions(tool, resource, rules, standing, autonomies):
+        action, reason = Action.ASK, asked
+        break
+    if Autonomy.PROPOSE in autonomies:
+        told = f"autonomy is propose ({autonomies[Autonomy.PROPOSE]}): shown, not executed; otherwise: {action}, {reason}"
+        return Action.DENY, told
+    return action, reason
+
+
+def _misdirected(step: Step, tool: Tool, incident: Incident, resource: Resource, observation: Observation) -> str:
+    """Why the step has nothing to do with the incident, if so."""
+    if step.target != incident.resource or resource.name != incident.resource:
+        return f"the target {step.target!r} is not the incident's resource {incident.resource!r}"
+    if tool.name != step.tool or tool.service is not resource.kind:
+        return f"{step.tool} is a tool for {tool.service}, the resource is a {resource.kind}"
+    if observation.resource != resource.name:
+        return f"what was measured is {observation.resource!r}, not the incident's resource {resource.name!r}"
+    return ""
+
+
+def _denials(
+    step: Step, tool: Tool, resource: Resource, observation: Observation, standing: Standing, autonomies: dict[Autonomy, str]
+) -> Iterator[str]:
+    if standing.stopped:
+        yield f"the kill switch is on: {standing.stopped}"
+    if resource.maintenance is not None and standing.now < resource.maintenance.until:
+        yield f"under maintenance until {resource.maintenance.until.isoformat()} {resource.maintenance.reason}".rstrip()
+    if not _remedied(tool, observation):
+        measured = ", ".join(finding.symptom for finding in observation.findings) or "nothing wrong"
+        yield f"measured is {measured}; {tool.name} needs {' or '.join(sorted(tool.symptoms)) or 'a symptom, and names none'}"
+    yield from _shrinks(step, tool, resource, observation)
+    if Autonomy.OBSERVE in autonomies:
+        yield f"autonomy is observe ({autonomies[Autonomy.OBSERVE]}): nothing is changed"
+
+
+def _shrinks(step: Step, tool: Tool, resource: Resource, observation: Observation) -> Iterator[str]:
+    """A remediation raises a capacity, above what is measured and up to its limit; to lower it is no remedy for being full."""
+    if tool.growth is None:
+        return
+    wanted, now = step.args.get(tool.growth.argument), observation.reading.values.get(tool.growth.measured)
+    if not _is_number(wanted) or not _is_number(now):
+        yield f"{tool.growth.argument} {wanted} can't be compared: {tool.growth.measured} is measured as {now}"
+    elif wanted <= now:
+        yield f"{tool.growth.argument} {wanted:g} is not above {tool.growth.measured}, which is {now:g}: a remediation only raises it"
+    else:
+        most = _limit(tool, resource)
+        if most is not None and wanted > most:
+            yield f"{tool.growth.argument} {wanted:g} is above limits.{tool.growth.limit}, which is {most}"
+
+
+def _questions(tool: Tool, resource: Resource, rules: Rules, standing: Standing, autonomies: dict[Autonomy, str]) -> Iterator[str]:
+    if tool.risk is Risk.DESTRUCTIVE and resource.role is Role.STORE:
+        yield "destructive on a store: only a person may decide"
+    if tool.growth is not None and _limit(tool, resource) is None:
+        yield f"the inventory sets no limits.{tool.growth.limit}: how far it may be raised is for a person to say"
+    if standing.fixes_last_hour >= rules.max_fixes_per_hour:
+        yield f"{standing.fixes_last_hour} other remediations of it in the last hour reach max_fixes_per_hour, {rules.max_fixes_per_hour}"
+    if standing.fixes_last_hour_overall >= rules.max_fixes_per_hour_overall:
+        yield (
+            f"{standing.fixes_last_hour_overall} other remediations in the last hour reach max_fixes_per_hour_overall, "
+            f"{rules.max_fixes_per_hour_overall}"
         )
-    if tool.risk is Risk.DESTRUCTIVE:
-        if resource.role is Role.CACHE:
-            return Ruling(action=Action.ALLOW, reason="destructive, and the resource is declared a cache: its data may be dropped")
-        return Ruling(action=Action.ASK, reason="destructive on a store: only a person may decide")
-    return Ruling(action=Action.ALLOW, reason=f"{tool.risk}, within the rules")
+    seconds = standing.seconds_since_last_use.get(tool.name)
+    if tool.risk is not Risk.REVERSIBLE and seconds is not None and seconds < rules.cooldown_seconds:
+        yield f"{tool.name} was used {seconds:.0f} s ago, within the cool-down of {rules.cooldown_seconds:g} s"
+    if Autonomy.APPROVE in autonomies:
+        yield f"autonomy is approve ({autonomies[Autonomy.APPROVE]}): every change asks a person"
+
+
+def _autonomies(tool: Tool, resource: Resource, rules: Rules, standing: Standing) -> dict[Autonomy, str]:
+    """Each autonomy that applies, with what says so. All are heard, so the most cautious counts."""
+    said = {
+        "of this run": standing.autonomy,
+        f"rules.autonomy_of_risk.{tool.risk}": rules.autonomy_of_risk.get(tool.risk),
+        "of the resource" if resource.autonomy else "rules.autonomy": resource.autonomy or rules.autonomy,
+    }
+    return {autonomy: source for source, autonomy in said.items() if autonomy is not None}
+
+
+def _remedied(tool: Tool, observation: Observation) -> list[str]:
+    """The measured symptoms that the tool is a remedy for."""
+    return [finding.symptom for finding in observation.findings if finding.symptom in tool.symptoms]
+
+
+def _limit(tool: Tool, resource: Resource) -> int | None:
+    if tool.growth is None:
+        return None
+    stated: int | None = getattr(resource.limits, tool.growth.limit)
+    return tool.growth.unset_limit if stated is None else stated
+
+
+def _is_number(value: JsonValue) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

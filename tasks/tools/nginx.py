@@ -13,7 +13,7 @@ from tasks.clients.nginx_processes import Identity, Processes, read_open_files, 
 from tasks.clients.nginx_report import read_report
 from tasks.clients.polling import poll
 from tasks.clients.runtime import require_runtime
-from tasks.core.declare import NoArgs, ToolArgs, tool
+from tasks.core.declare import Growth, NoArgs, ToolArgs, tool
 from tasks.core.errors import NotApplicable, ToolFailed, Unreachable
 from tasks.core.models import Change
 from tasks.core.nginx_config import EVENTS, ConfigError, read_number, read_worker_connections, with_value, without
@@ -46,7 +46,7 @@ async def nginx_info(client: NginxClient, args: NoArgs) -> Change:
     return Change(before=report, after=report)
 
 
-@tool(service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="Load the configuration")
+@tool(service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="Load the configuration", symptoms={"page_failing", "unresponsive"})
 async def nginx_reload(client: NginxClient, args: NoArgs) -> Change:
     """Test the configuration and load it with new workers; the old ones finish their requests.
 
@@ -59,7 +59,7 @@ async def nginx_reload(client: NginxClient, args: NoArgs) -> Change:
     return Change(before=state, after=_state(client, after))
 
 
-@tool(service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="Restart Nginx", timeout_seconds=30)
+@tool(service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="Restart Nginx", timeout_seconds=30, symptoms={"down", "unresponsive"})
 async def nginx_restart(client: NginxClient, args: NoArgs) -> Change:
     """Stop Nginx and start it again, or start it where it is down; every connection is cut.
 
@@ -89,6 +89,8 @@ async def nginx_restart(client: NginxClient, args: NoArgs) -> Change:
     undo="nginx_scale_connections",
     title="Change the connection limit",
     timeout_seconds=25,
+    symptoms={"connections_high"},
+    growth=Growth(argument="worker_connections", measured="worker_connections", limit="connections", unset_limit=4096),
 )
 async def nginx_scale_connections(client: NginxClient, args: ScaleConnections) -> Change:
     """Set worker_connections in the configuration, test it, and load it without cutting requests."""
@@ -108,7 +110,7 @@ async def nginx_scale_connections(client: NginxClient, args: ScaleConnections) -
     return Change(before=state, after=_state(client, after), undo=undo)
 
 
-@tool(service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="End held connections", timeout_seconds=45)
+@tool(service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="End held connections", timeout_seconds=45, symptoms={"connections_high"})
 async def nginx_clear_connections(client: NginxClient, args: ClearConnections) -> Change:
     """End the connections held now: new workers take over, the old ones are ended after a grace period."""
     before = await client.require_processes()

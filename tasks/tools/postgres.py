@@ -12,7 +12,7 @@ from tasks.clients.config_file import ConfigFile, discard
 from tasks.clients.polling import poll
 from tasks.clients.postgres import PostgresClient, Row
 from tasks.clients.runtime import Runtime, require_runtime
-from tasks.core.declare import NoArgs, ToolArgs, tool
+from tasks.core.declare import Growth, NoArgs, ToolArgs, tool
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 from tasks.core.models import Change
 
@@ -55,7 +55,7 @@ class Vacuum(ToolArgs):
     schema_name: str = Field("public", min_length=1, max_length=63, description="Schema of the table.")
 
 
-@tool(service=Kind.POSTGRES, risk=Risk.DISRUPTIVE, title="Restart the server", timeout_seconds=40)
+@tool(service=Kind.POSTGRES, risk=Risk.DISRUPTIVE, title="Restart the server", timeout_seconds=40, symptoms={"down", "unresponsive"})
 async def postgres_restart(client: PostgresClient, args: NoArgs) -> Change:
     """Restart the server: every session is dropped, uncommitted work is rolled back.
 
@@ -71,7 +71,14 @@ async def postgres_restart(client: PostgresClient, args: NoArgs) -> Change:
 
 
 # DISRUPTIVE although the change can be taken back: it takes a restart, and so does taking it back.
-@tool(service=Kind.POSTGRES, risk=Risk.DISRUPTIVE, title="Change the number of connections", timeout_seconds=60)
+@tool(
+    service=Kind.POSTGRES,
+    risk=Risk.DISRUPTIVE,
+    title="Change the number of connections",
+    timeout_seconds=60,
+    symptoms={"connections_exhausted", "connections_high"},
+    growth=Growth(argument="connections", measured="connections_max", limit="connections"),
+)
 async def postgres_scale_connections(client: PostgresClient, args: ScaleConnections) -> Change:
     """Set max_connections within the resource's limits and restart; taken back if it does not come up.
 
@@ -110,7 +117,7 @@ async def postgres_scale_connections(client: PostgresClient, args: ScaleConnecti
 
 
 # DISRUPTIVE because it can't be taken back and loads the disk, though no data is lost and nobody is locked out but schema changes.
-@tool(service=Kind.POSTGRES, risk=Risk.DISRUPTIVE, title="Vacuum a table", timeout_seconds=55)
+@tool(service=Kind.POSTGRES, risk=Risk.DISRUPTIVE, title="Vacuum a table", timeout_seconds=55, symptoms={"slow"})
 async def postgres_vacuum(client: PostgresClient, args: Vacuum) -> Change:
     """Vacuum and analyze one table while it is read and written.
 

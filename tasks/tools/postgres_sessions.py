@@ -94,7 +94,13 @@ async def postgres_sessions(client: PostgresClient, args: NoArgs) -> Change:
 
 
 # DISRUPTIVE, as below: the sessions' clients get an error and have to connect again. What they had not committed is rolled back.
-@tool(service=Kind.POSTGRES, risk=Risk.DISRUPTIVE, title="End long queries", timeout_seconds=15)
+@tool(
+    service=Kind.POSTGRES,
+    risk=Risk.DISRUPTIVE,
+    title="End long queries",
+    timeout_seconds=15,
+    symptoms={"connections_exhausted", "connections_high", "lock_wait", "slow"},
+)
 async def postgres_kill_long_queries(client: PostgresClient, args: KillLongQueries) -> Change:
     """End the sessions whose statement runs for too long, for example those of one application.
 
@@ -105,7 +111,13 @@ async def postgres_kill_long_queries(client: PostgresClient, args: KillLongQueri
     return await _terminate(client, {**chosen, "states": ["active"], "min_seconds": args.min_seconds, "limit": args.limit})
 
 
-@tool(service=Kind.POSTGRES, risk=Risk.DISRUPTIVE, title="End idle sessions", timeout_seconds=15)
+@tool(
+    service=Kind.POSTGRES,
+    risk=Risk.DISRUPTIVE,
+    title="End idle sessions",
+    timeout_seconds=15,
+    symptoms={"connections_exhausted", "connections_high", "idle_in_transaction", "lock_wait"},
+)
 async def postgres_terminate_idle(client: PostgresClient, args: TerminateIdle) -> Change:
     """End sessions that have been idle, or idle in a transaction, for too long.
 

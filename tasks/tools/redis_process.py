@@ -24,7 +24,7 @@ SAVE_SECONDS = 30.0
 LOAD_SECONDS = 15.0
 
 
-@tool(service=Kind.REDIS, risk=Risk.DISRUPTIVE, title="Restart Redis", timeout_seconds=65)
+@tool(service=Kind.REDIS, risk=Risk.DISRUPTIVE, title="Restart Redis", timeout_seconds=65, symptoms={"down", "unresponsive"})
 async def redis_restart(client: RedisClient, _args: NoArgs) -> Change:
     """Save the data where persistence is configured, restart the server, and see it load its keys.
 

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 from blocks.schema import Kind, Risk, Role
 from tasks.clients.polling import poll
 from tasks.clients.redis_server import MIB, RedisClient, alone, key_counts, memory_values, translated
-from tasks.core.declare import NoArgs, ToolArgs, tool
+from tasks.core.declare import Growth, NoArgs, ToolArgs, tool
 from tasks.core.errors import NotApplicable, ToolFailed
 from tasks.core.models import Change
 
@@ -91,7 +91,7 @@ async def redis_info(client: RedisClient, _args: NoArgs) -> Change:
     return Change(before=values, after=values)
 
 
-@tool(service=Kind.REDIS, risk=Risk.DISRUPTIVE, title="Hand free memory back")
+@tool(service=Kind.REDIS, risk=Risk.DISRUPTIVE, title="Hand free memory back", symptoms={"memory_high", "persistence_failing"})
 async def redis_memory_purge(client: RedisClient, _args: NoArgs) -> Change:
     """Hand freed memory back to the operating system; the share of maxmemory stays as it is.
 
@@ -106,7 +106,7 @@ async def redis_memory_purge(client: RedisClient, _args: NoArgs) -> Change:
     return Change(before=_resident(before), after=_resident(after))
 
 
-@tool(service=Kind.REDIS, risk=Risk.DESTRUCTIVE, title="Delete every key")
+@tool(service=Kind.REDIS, risk=Risk.DESTRUCTIVE, title="Delete every key", symptoms={"memory_high", "write_refused"})
 async def redis_flush(client: RedisClient, _args: NoArgs) -> Change:
     """Delete every key of every database; for a cache whose contents can be computed again.
 
@@ -127,7 +127,14 @@ async def redis_flush(client: RedisClient, _args: NoArgs) -> Change:
     return Change(before=memory_values(before), after=memory_values(after))
 
 
-@tool(service=Kind.REDIS, risk=Risk.REVERSIBLE, undo="redis_set_maxmemory", title="Change the memory limit")
+@tool(
+    service=Kind.REDIS,
+    risk=Risk.REVERSIBLE,
+    undo="redis_set_maxmemory",
+    title="Change the memory limit",
+    symptoms={"memory_high", "write_refused"},
+    growth=Growth(argument="mebibytes", measured="maxmemory_mib", limit="memory_mib"),
+)
 async def redis_set_maxmemory(client: RedisClient, args: SetMaxmemory) -> Change:
     """Change the memory limit without a restart; never above limits.memory_mib or below what is in use.
 
@@ -153,7 +160,13 @@ async def redis_set_maxmemory(client: RedisClient, args: SetMaxmemory) -> Change
     return Change(before=memory_values(before), after={**memory_values(after), "persisted": persisted}, undo={"mebibytes": limit / MIB})
 
 
-@tool(service=Kind.REDIS, risk=Risk.REVERSIBLE, undo="redis_set_eviction_policy", title="Change the eviction policy")
+@tool(
+    service=Kind.REDIS,
+    risk=Risk.REVERSIBLE,
+    undo="redis_set_eviction_policy",
+    title="Change the eviction policy",
+    symptoms={"memory_high", "write_refused"},
+)
 async def redis_set_eviction_policy(client: RedisClient, args: SetEvictionPolicy) -> Change:
     """Change which keys are dropped when the memory is full; on a store only to noeviction.
 
@@ -176,7 +189,7 @@ async def redis_set_eviction_policy(client: RedisClient, args: SetEvictionPolicy
     return Change(before=memory_values(before), after={**memory_values(after), "persisted": persisted}, undo=undo)
 
 
-@tool(service=Kind.REDIS, risk=Risk.DISRUPTIVE, title="Evict keys", timeout_seconds=30)
+@tool(service=Kind.REDIS, risk=Risk.DESTRUCTIVE, title="Evict keys", timeout_seconds=30, symptoms={"memory_high", "write_refused"})
 async def redis_evict_to(client: RedisClient, args: EvictTo) -> Change:
     """Evict least recently used keys of a cache down to a share of maxmemory; limit and policy stay.
 

@@ -16,7 +16,7 @@ TRY_SECONDS = 1.0
 POLL_SECONDS = 0.05
 
 
-@tool(service=Kind.HTTP, risk=Risk.DISRUPTIVE, title="Restart the service", timeout_seconds=35)
+@tool(service=Kind.HTTP, risk=Risk.DISRUPTIVE, title="Restart the service", timeout_seconds=35, symptoms={"down", "unresponsive"})
 async def http_restart(client: WebClient, _args: NoArgs) -> Change:
     """Restart the service, or start it where it is down, and wait until its address answers.
 

@@ -15,8 +15,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
 from redis.asyncio import Redis
 
-from blocks.documents import write
-from blocks.inventory import InventoryBlock, load_inventory
+from blocks.inventory import load_inventory, save_inventory
 from blocks.schema import Autonomy, Inventory, Kind, Resource
 from compose.control_plane import ControlPlane
 from compose.description import LabDescription
@@ -75,16 +74,16 @@ async def heal_afresh(resource: str) -> State[Any]:
         connecting._current.reset(token)
 
 
-async def save_inventory(inventory: Inventory) -> None:
+async def save(inventory: Inventory) -> None:
     async with get_client() as client:
-        await write(client, {inventory.name: InventoryBlock(inventory=inventory.model_dump(mode="json"))})
+        await save_inventory(client, inventory)
 
 
 async def with_changes(changed: Resource, **rules: Any) -> Inventory:
     """Save the lab's inventory with one resource and some rules changed; answers the inventory as it was."""
     before = await load_inventory("lab")
     resources = tuple(changed if one.name == changed.name else one for one in before.resources)
-    await save_inventory(before.model_copy(update={"resources": resources, "rules": before.rules.model_copy(update=rules)}))
+    await save(before.model_copy(update={"resources": resources, "rules": before.rules.model_copy(update=rules)}))
     return before
 
 
@@ -166,7 +165,7 @@ async def test_without_autonomy_nothing_is_touched_and_a_person_is_asked(opened:
         assert record.attempts[0].outcomes == ()
     finally:
         await emptied(lab)
-        await save_inventory(before)
+        await save(before)
 
 
 def policy_only(context: Context) -> Iterator[Remedy]:

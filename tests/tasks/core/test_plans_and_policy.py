@@ -1,19 +1,22 @@
 """Nothing unchecked or unauthorised is ever executed."""
 
+import math
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blocks.schema import Autonomy, Inventory, Kind, Risk, Role, Rules
+from blocks.schema import Autonomy, Inventory, Kind, Limits, Resource, Risk, Role, Rules
 from tasks.catalog import load_catalog
 from tasks.core.errors import PlanInvalid
-from tasks.core.models import Context, Incident, Plan, Step
+from tasks.core.models import Context, Finding, Health, Incident, Observation, Plan, Reading, Step
 from tasks.core.plans import check_plan
-from tasks.core.policy import Action, authorise
+from tasks.core.policy import Action, Standing, authorise
 
 CATALOG = load_catalog()
+START = datetime(2026, 1, 1, tzinfo=UTC)
 REDIS_TOOLS = CATALOG.tools_for(Kind.REDIS)
 
 
@@ -74,53 +77,96 @@ def test_no_answer_gets_past_the_check_in_another_way(context: Context, raw: dic
         assert all(step.target == "cache" and CATALOG.tools[step.tool].service is Kind.REDIS for step in plan.steps)
 
 
-def step_of(tool: str, target: str = "cache") -> Step:
-    return Step(tool=tool, target=target, why="test")
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    tool=st.sampled_from(sorted(CATALOG.tools)),
-    target=st.sampled_from(["cache", "web", "app"]),
-    autonomy=st.sampled_from(list(Autonomy)),
-    role=st.sampled_from(list(Role)),
-    risks=st.frozensets(st.sampled_from(list(Risk))),
-    fixes=st.integers(0, 50),
+SYMPTOMS = sorted(set().union(*(tool.symptoms for tool in CATALOG.tools.values())))
+REDIS = Resource(name="cache", kind=Kind.REDIS, address="127.0.0.1:1", limits=Limits(memory_mib=128))
+autonomies = st.sampled_from(list(Autonomy))
+situations = st.fixed_dictionaries(
+    {
+        "resource": st.builds(
+            lambda role, own: REDIS.model_copy(update={"role": role, "autonomy": own}), st.sampled_from(list(Role)), st.none() | autonomies
+        ),
+        "rules": st.builds(
+            Rules,
+            autonomy=autonomies,
+            autonomy_of_risk=st.dictionaries(st.sampled_from(list(Risk)), autonomies),
+            max_fixes_per_hour=st.integers(1, 30),
+            max_fixes_per_hour_overall=st.integers(1, 30),
+            cooldown_seconds=st.floats(0, 600),
+        ),
+        "standing": st.builds(
+            Standing,
+            now=st.just(START),
+            stopped=st.sampled_from(["", "", "a release is going on"]),
+            autonomy=st.none() | autonomies,
+            fixes_last_hour=st.integers(0, 30),
+            fixes_last_hour_overall=st.integers(0, 30),
+            seconds_since_last_use=st.dictionaries(st.sampled_from(sorted(REDIS_TOOLS)), st.floats(0, 600)),
+        ),
+        "observation": st.builds(
+            lambda symptoms: Observation(
+                resource="cache",
+                kind=Kind.REDIS,
+                health=Health.DEGRADED,
+                findings=tuple(Finding(symptom=one, health=Health.DEGRADED, summary=one) for one in symptoms),
+                reading=Reading(values={"maxmemory_mib": 64.0}),
+                taken_at=START,
+            ),
+            st.lists(st.sampled_from(SYMPTOMS), max_size=3),
+        ),
+    }
 )
-def test_what_policy_never_allows(
-    inventory: Inventory, incident: Incident, tool: str, target: str, autonomy: Autonomy, role: Role, risks: frozenset[Risk], fixes: int
-) -> None:
-    resource = inventory.resource("cache").model_copy(update={"role": role})
-    rules = Rules(autonomy=autonomy, allowed_risks=risks)
-    declared = CATALOG.tools[tool]
-    ruling = authorise(step_of(tool, target), declared, incident=incident, resource=resource, rules=rules, fixes_last_hour=fixes)
+steps = st.builds(
+    Step,
+    tool=st.sampled_from(sorted(CATALOG.tools)),
+    target=st.sampled_from(["cache", "cache", "web"]),
+    args=st.sampled_from([{}, {"mebibytes": 96}, {"mebibytes": 64}, {"mebibytes": 129}]),
+    why=st.just("test"),
+)
+BUILT_ONCE = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@BUILT_ONCE
+@given(step=steps, situation=situations, approved=st.booleans())
+def test_what_policy_never_allows(incident: Incident, step: Step, situation: dict[str, Any], approved: bool) -> None:
+    tool = CATALOG.tools[step.tool]
+    ruling = authorise(step, tool, incident=incident, **situation, approved=approved)
     assert ruling.reason
     if ruling.action is not Action.ALLOW:
         return
-    assert (target, declared.service) == ("cache", Kind.REDIS)
-    if declared.risk is Risk.READ_ONLY:
+    assert (step.target, tool.service) == ("cache", Kind.REDIS)
+    if tool.risk is Risk.READ_ONLY:
         return
-    assert autonomy is Autonomy.AUTO
-    assert fixes < rules.max_fixes_per_hour
-    assert declared.risk in risks or (declared.risk is Risk.DESTRUCTIVE and role is Role.CACHE)
-    assert not (declared.risk is Risk.DESTRUCTIVE and role is Role.STORE)
+    rules, standing, resource = situation["rules"], situation["standing"], situation["resource"]
+    said = {resource.autonomy or rules.autonomy, rules.autonomy_of_risk.get(tool.risk), standing.autonomy}
+    assert not standing.stopped
+    assert not said & {Autonomy.OBSERVE, Autonomy.PROPOSE}
+    assert tool.symptoms & {finding.symptom for finding in situation["observation"].findings}
+    if tool.name == "redis_set_maxmemory":
+        assert step.args == {"mebibytes": 96}
+    if approved:
+        return
+    assert said <= {Autonomy.AUTO, None}
+    assert standing.fixes_last_hour < rules.max_fixes_per_hour
+    assert standing.fixes_last_hour_overall < rules.max_fixes_per_hour_overall
+    assert not (tool.risk is Risk.DESTRUCTIVE and resource.role is Role.STORE)
+    assert tool.risk is Risk.REVERSIBLE or not standing.seconds_since_last_use.get(tool.name, math.inf) < rules.cooldown_seconds
 
 
-def test_a_store_is_never_flushed_without_a_person(inventory: Inventory, incident: Incident) -> None:
-    store = inventory.resource("cache").model_copy(update={"role": Role.STORE})
-    every_risk = Rules(allowed_risks=frozenset(Risk))
-    flush = CATALOG.tools["redis_flush"]
-    ruling = authorise(step_of("redis_flush"), flush, incident=incident, resource=store, rules=every_risk, fixes_last_hour=0)
-    assert ruling.action is Action.ASK
+@BUILT_ONCE
+@given(step=steps, situation=situations)
+def test_a_persons_approval_answers_questions_and_lifts_no_denial(incident: Incident, step: Step, situation: dict[str, Any]) -> None:
+    tool = CATALOG.tools[step.tool]
+    without = authorise(step, tool, incident=incident, **situation)
+    after = authorise(step, tool, incident=incident, **situation, approved=True)
+    assert after.action is (Action.DENY if without.action is Action.DENY else Action.ALLOW)
+    assert after.reason == without.reason or (without.action is Action.ASK and after.reason.startswith("approved by a person"))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(tool=st.sampled_from(sorted(REDIS_TOOLS)), autonomy=st.sampled_from(list(Autonomy)))
-def test_the_resources_own_autonomy_counts(inventory: Inventory, incident: Incident, tool: str, autonomy: Autonomy) -> None:
-    assume(REDIS_TOOLS[tool].risk is not Risk.READ_ONLY)
-    resource = inventory.resource("cache").model_copy(update={"autonomy": autonomy})
-    ruling = authorise(step_of(tool), REDIS_TOOLS[tool], incident=incident, resource=resource, rules=Rules(), fixes_last_hour=0)
-    if autonomy in {Autonomy.OBSERVE, Autonomy.PROPOSE}:
-        assert ruling.action is Action.DENY
-    if autonomy is Autonomy.APPROVE:
-        assert ruling.action is Action.ASK
+@BUILT_ONCE
+@given(step=steps, situation=situations, autonomy=autonomies)
+def test_a_runs_own_autonomy_only_lowers(incident: Incident, step: Step, situation: dict[str, Any], autonomy: Autonomy) -> None:
+    caution = [Action.ALLOW, Action.ASK, Action.DENY]
+    tool, standing = CATALOG.tools[step.tool], situation.pop("standing")
+    without = authorise(step, tool, incident=incident, **situation, standing=standing.model_copy(update={"autonomy": None}))
+    after = authorise(step, tool, incident=incident, **situation, standing=standing.model_copy(update={"autonomy": autonomy}))
+    assert caution.index(after.action) >= caution.index(without.action)

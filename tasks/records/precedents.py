@@ -1,0 +1,31 @@
+"""What other fixes have done lately: what the policy's caps and cool-downs are counted from."""
+
+from datetime import datetime
+
+from sqlalchemy import case, func, select
+
+from tasks.records.database import Database
+from tasks.records.rows import JournalEntry
+from tasks.records.tables import fixes, steps
+
+
+class Precedents:
+    """Fixes seen from another one. Every method raises RecordsUnavailable where the database can't be reached."""
+
+    _database: Database
+
+    async def fixes_since(self, inventory: str, resource: str, since: datetime, *, besides: str) -> tuple[int, int]:
+        """How many fixes were opened since then, open ones too and one left out: of the resource, and of the whole inventory."""
+        of_resource = func.coalesce(func.sum(case((fixes.c.resource == resource, 1), else_=0)), 0)
+        wanted = (fixes.c.inventory == inventory, fixes.c.opened_at >= since, fixes.c.id != besides)
+        async with self._database.begin() as connection:
+            row = (await connection.execute(select(of_resource, func.count()).select_from(fixes).where(*wanted))).one()
+        return int(row[0]), int(row[1])
+
+    async def steps_since(self, inventory: str, resource: str, since: datetime, *, besides: str) -> list[JournalEntry]:
+        """The steps that other fixes of the resource began since then, oldest first."""
+        columns = [steps.c[name] for name in JournalEntry.model_fields]
+        wanted = (fixes.c.inventory == inventory, fixes.c.resource == resource, fixes.c.id != besides, steps.c.begun_at >= since)
+        query = select(*columns).join(fixes, fixes.c.id == steps.c.fix_id).where(*wanted).order_by(steps.c.begun_at)
+        async with self._database.begin() as connection:
+            return [JournalEntry.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()]
