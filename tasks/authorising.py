@@ -51,7 +51,7 @@ async def authorise_plan(plan: Plan, context: Context, *, approved: bool = False
     if not plan.steps:
         return []
     live = current()
-    standing = await _standing(live, context, autonomy)
+    standing = await standing_of(live, context, autonomy)
     rulings = [
         authorise(
             step,
@@ -70,7 +70,7 @@ async def authorise_plan(plan: Plan, context: Context, *, approved: bool = False
     return rulings
 
 
-async def _standing(live: Live, context: Context, autonomy: Autonomy | None) -> Standing:
+async def standing_of(live: Live, context: Context, autonomy: Autonomy | None) -> Standing:
     """The switch, and what other remediations did: the one that asks is itself on record."""
     now = datetime.now(UTC)
     inventory, resource, fix_id = live.inventory.name, context.resource.name, context.incident.id

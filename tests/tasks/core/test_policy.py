@@ -118,7 +118,7 @@ def test_a_rule_speaks_with_its_reason(said: dict[str, Any], action: Action, rea
 
 
 def test_propose_shows_what_would_have_been_decided() -> None:
-    run = {"autonomy": Autonomy.PROPOSE}
+    run: dict[str, Any] = {"autonomy": Autonomy.PROPOSE}
     told = "autonomy is propose (of this run): shown, not executed; otherwise: "
     assert ruled(SET, **run).reason == f"{told}allow, reversible, and memory_high is measured"
     assert ruled(FLUSH, resource=STORE, **run).reason == f"{told}ask, destructive on a store: only a person may decide"

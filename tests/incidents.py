@@ -1,0 +1,133 @@
+"""One incident of every kind that the lab's resources can have, from readings as the probes make them. Nothing is running for it."""
+
+import tempfile
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from blocks.inventory_file import parse_inventory
+from blocks.schema import Inventory, Role
+from compose import inventory as lab_file
+from compose.description import prepare
+from tasks.catalog import load_catalog
+from tasks.core.detection import open_incident
+from tasks.core.models import Context, Reading
+from tasks.core.verdicts import observe
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+REDIS = {
+    "answers": "yes",
+    "used_memory_mib": 40.0,
+    "maxmemory_mib": 64.0,
+    "memory_percent": 62.5,
+    "write_ok": True,
+    "clients_percent": 1.0,
+    "latency_seconds": 0.001,
+}
+FULL_REDIS = REDIS | {"used_memory_mib": 62.0, "memory_percent": 96.88}
+POSTGRES = {
+    "answers": "yes",
+    "select_ok": True,
+    "select_seconds": 0.01,
+    "connections_used": 20,
+    "connections_max": 100,
+    "connections_percent": 20.0,
+    "connections_reserved": 6,
+    "top_sessions": [],
+}
+LOADED = {"connections_used": 90, "connections_percent": 90.0}
+SESSIONS = {
+    "application_name": "reports",
+    "user": "shop",
+    "state": "active",
+    "query": "SELECT ?",
+    "blocked": 0,
+    "count": 86,
+    "oldest_seconds": 9.0,
+    "median_seconds": 8.0,
+    "youngest_seconds": 7.0,
+}
+BLOCKER = {"pid": 4711, "application_name": "reports", "user": "shop", "state": "idle in transaction", "seconds": 30.0}
+NGINX = {
+    "answers": "yes",
+    "page_ok": True,
+    "page_status": 200,
+    "page_seconds": 0.01,
+    "connections_used": 20,
+    "connections_max": 256,
+    "connections_percent": 7.8,
+    "busiest_worker_percent": 7.8,
+    "worker_connections": 256,
+    "worker_processes": 1,
+    "draining_workers": 0,
+    "stopped_workers": 0,
+}
+FULL_NGINX = NGINX | {"connections_used": 240, "connections_percent": 93.8, "busiest_worker_percent": 93.8}
+GONE_NGINX = {"answers": "refused", "page_ok": False, "error": "refused"}
+HTTP = {"answers": "yes", "status_code": 200, "latency_seconds": 0.01, "dependencies": {}, "failing_dependencies": []}
+
+READINGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "cache: memory_high": ("shop-cache", FULL_REDIS),
+    "cache: write_refused": ("shop-cache", FULL_REDIS | {"write_ok": False, "write_error": "OOM command not allowed"}),
+    "cache: down": ("shop-cache", {"answers": "refused", "error": "refused"}),
+    "cache: unresponsive": ("shop-cache", {"answers": "timeout"}),
+    "cache: clients_high": ("shop-cache", REDIS | {"clients_percent": 95.0}),
+    "cache: persistence_failing": ("shop-cache", REDIS | {"rdb_last_bgsave_status": "err"}),
+    "cache: slow": ("shop-cache", REDIS | {"latency_seconds": 3.0}),
+    "store: memory_high": ("shop-cache", FULL_REDIS),
+    "store: unresponsive": ("shop-cache", {"answers": "timeout"}),
+    "db: connections_high": ("shop-db", POSTGRES | LOADED | {"top_sessions": [SESSIONS]}),
+    "db: connections_high by idle sessions": ("shop-db", POSTGRES | LOADED | {"top_sessions": [SESSIONS | {"state": "idle"}]}),
+    "db: connections_high by many": ("shop-db", POSTGRES | LOADED | {"top_sessions": [SESSIONS | {"count": 9}]}),
+    "db: connections_exhausted": ("shop-db", POSTGRES | {"select_ok": False, "select_reason": "full", "top_sessions": [SESSIONS]}),
+    "db: lock_wait": ("shop-db", POSTGRES | {"longest_blocked_seconds": 30.0, "blocked_count": 3, "blocker": BLOCKER}),
+    "db: idle_in_transaction": (
+        "shop-db",
+        POSTGRES
+        | {
+            "oldest_idle_in_transaction_seconds": 90.0,
+            "oldest_idle_in_transaction_application": "reports",
+            "oldest_idle_in_transaction_user": "shop",
+        },
+    ),
+    "db: down": ("shop-db", {"answers": "refused", "runtime_state": "stopped"}),
+    "db: unresponsive": ("shop-db", {"answers": "timeout"}),
+    "db: starting": ("shop-db", {"answers": "starting"}),
+    "db: application_refused": ("shop-db", POSTGRES | {"select_ok": False, "select_reason": "login"}),
+    "db: slow": ("shop-db", POSTGRES | {"select_seconds": 5.0}),
+    "web: connections_high": ("shop-web", FULL_NGINX),
+    "web: down": ("shop-web", GONE_NGINX),
+    "web: unresponsive": ("shop-web", NGINX | {"answers": "timeout", "page_ok": False, "page_status": None, "stopped_workers": 1}),
+    "web: page_failing": ("shop-web", NGINX | {"page_ok": False, "page_status": 500, "page_from": "nginx"}),
+    "web: upstream_failing": ("shop-web", NGINX | {"page_ok": False, "page_status": 502, "page_from": "nginx"}),
+    "web: slow": ("shop-web", NGINX | {"page_seconds": 5.0}),
+    "app: down": ("shop-app", {"answers": "refused", "error": "refused"}),
+    "app: unresponsive": ("shop-app", {"answers": "timeout"}),
+    "app: page_failing": ("shop-app", HTTP | {"status_code": 503}),
+    "app: slow": ("shop-app", HTTP | {"latency_seconds": 5.0}),
+}
+"""Incident -> resource, and the reading that opens it; the part after the colon is its symptom. `store`: the cache as a store."""
+
+
+@cache
+def lab_inventory() -> Inventory:
+    """The inventory of a lab with every service, as `python -m blocks.register` would read it."""
+    with tempfile.TemporaryDirectory() as directory:
+        lab = prepare(Path(directory), None, Path(directory) / "control.sock")
+        return parse_inventory(yaml.safe_dump(lab_file.inventory(lab)), lab_file.environment(lab)).inventory
+
+
+def context_of(incident: str) -> Context:
+    """What a planner would be given for it."""
+    name, values = READINGS[incident]
+    inventory = lab_inventory()
+    role = Role.STORE if incident.startswith("store") else inventory.resource(name).role
+    resource = inventory.resource(name).model_copy(update={"role": role})
+    reading = Reading(values=values)
+    findings = load_catalog().probes[resource.kind].judge(reading, resource)
+    observation = observe(resource, reading, findings, taken_at=NOW, seconds=0.01)
+    return Context(incident=open_incident(inventory.name, observation, NOW), resource=resource, observation=observation)
