@@ -4,16 +4,16 @@ import asyncio
 import time
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime, tags
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows.remediate import remediate
+from flows.remediate import AutonomyChoice, remediate
 from tasks.connecting import Live, live
-from tasks.core.detection import Track
+from tasks.core.detection import Escalation, Track
 from tasks.core.models import Incident
 from tasks.probing import Sweep, sweep
 from tasks.publishing import publish_status
@@ -30,6 +30,7 @@ class Watch:
 
     live: Live
     run_id: str
+    autonomy: AutonomyChoice = "as configured"
     tracks: dict[str, Track] = field(default_factory=dict)
     trends: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=TREND_LENGTH)))
     remediations: dict[str, asyncio.Task[State[Any]]] = field(default_factory=dict)
@@ -41,18 +42,21 @@ class Watch:
 
 
 @flow(name="monitor", flow_run_name="Watch {inventory}", persist_result=False)
-async def monitor(inventory: str = "lab", sweep_every_seconds: float = 15, window_seconds: float = 90) -> State[Any]:
+async def monitor(
+    inventory: str = "lab", sweep_every_seconds: float = 15, window_seconds: float = 90, autonomy: AutonomyChoice = "as configured"
+) -> State[Any]:
     """Sweep an inventory until the next monitor run takes over, or the window ends.
 
     Args:
         inventory: Name of the inventory.
         sweep_every_seconds: Time from one sweep to the next, in seconds.
         window_seconds: Time after which the run ends by itself; longer than the schedule's interval, so that a late run leaves no gap.
+        autonomy: How far remediations go; `propose` is a dry run. It can only make more cautious what the inventory allows.
     """
     if sweep_every_seconds <= 0 or window_seconds <= 0:
         raise ValueError("sweep_every_seconds and window_seconds: give a number of seconds above 0")
     async with live(inventory) as opened:
-        watch = Watch(opened, str(runtime.flow_run.id))
+        watch = Watch(opened, str(runtime.flow_run.id), autonomy)
         await opened.records.take_over_monitor(inventory, watch.run_id, datetime.now(UTC))
         try:
             why = await _sweep_until_relieved(watch, sweep_every_seconds, window_seconds)
@@ -73,7 +77,7 @@ async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window
         await take_over_abandoned(watch.live)
         busy = frozenset(open_fix.resource for open_fix in await watch.live.records.open_fixes(watch.live.inventory.name))
         watch.sweeps += 1
-        found = await sweep(watch.sweeps, watch.tracks, busy | frozenset(watch.remediations))
+        found = await sweep(watch.sweeps, watch.tracks, busy | frozenset(watch.remediations), await _escalations(watch.live))
         watch.tracks = dict(found.detection.tracks)
         for incident in found.detection.incidents:
             _start(watch, incident)
@@ -87,6 +91,14 @@ async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window
         await asyncio.sleep(max(due - time.monotonic(), 0))
 
 
+async def _escalations(opened: Live) -> dict[str, Escalation]:
+    """What is left to a person for now, so that the same fault does not call for one again and again."""
+    pause_seconds = opened.inventory.rules.escalation_pause_seconds
+    if not pause_seconds:
+        return {}
+    return await opened.records.escalations(opened.inventory.name, datetime.now(UTC) - timedelta(seconds=pause_seconds))
+
+
 async def _leave(watch: Watch) -> None:
     """Where no other run has taken over, say that nobody sweeps the inventory now."""
     name = watch.live.inventory.name
@@ -98,10 +110,10 @@ async def _leave(watch: Watch) -> None:
 def _start(watch: Watch, incident: Incident) -> None:
     watch.incidents += 1
     get_run_logger().warning("incident: %s is %s: %s", incident.resource, incident.health, incident.summary)
-    with tags(incident.resource, str(incident.health).lower()):
+    with tags("evenkeel", incident.resource, str(incident.health).lower()):  # a subflow has no tags of its deployment
         # The task copies the context, and with it the tags and the surrounding clients.
         watch.remediations[incident.resource] = asyncio.ensure_future(
-            remediate(incident.resource, watch.live.inventory.name, incident, return_state=True)
+            remediate(incident.resource, watch.live.inventory.name, incident, watch.autonomy, return_state=True)
         )
 
 

@@ -11,6 +11,8 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
+from blocks.schema import Risk
+from tasks.authorising import kill_switch
 from tasks.connecting import Live, current
 from tasks.core.errors import EvenkeelError, NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 from tasks.core.models import Change, Outcome, OutcomeStatus, Step
@@ -24,14 +26,24 @@ STATUS_OF_ERROR: dict[type[Exception], OutcomeStatus] = {
 }
 
 
+class StoppedError(EvenkeelError):
+    """The kill switch is on; nothing was sent."""
+
+
 class OwnershipLostError(EvenkeelError):
     """Another process has taken the remediation over; this one must not act any more."""
 
 
 async def call_tool(live: Live, step: Step) -> Change:
-    """Run the step's tool under its deadline. A tool that does not end in time leaves an unknown outcome."""
+    """Run the step's tool under its deadline. A tool that does not end in time leaves an unknown outcome.
+
+    StoppedError while the kill switch is on, unless the tool only reads.
+    """
     tool = live.catalog.tools[step.tool]
     args = parse_args(tool, step)
+    stopped = "" if tool.risk is Risk.READ_ONLY else await kill_switch()
+    if stopped:
+        raise StoppedError(f"{tool.name}: the kill switch is on: {stopped}")
     client = live.tool_client(live.inventory.resource(step.target))
     try:
         async with asyncio.timeout(tool.timeout_seconds):
@@ -86,6 +98,8 @@ async def execute(fix_id: str, owner: str, ordinal: int, step: Step, *, undoes: 
     message = ""
     if isinstance(result, Change):
         status, change = OutcomeStatus.DONE, result
+    elif isinstance(result, StoppedError):
+        status, message = OutcomeStatus.DENIED, str(result)
     elif isinstance(result, EvenkeelError):
         status, message = STATUS_OF_ERROR.get(type(result), OutcomeStatus.FAILED), str(result)
     else:
@@ -104,13 +118,10 @@ async def execute(fix_id: str, owner: str, ordinal: int, step: Step, *, undoes: 
     return outcome
 
 
-def undo_steps(live: Live, outcomes: tuple[Outcome, ...]) -> list[Step]:
-    """The steps that take back what was changed, last change first."""
-    steps: list[Step] = []
-    for outcome in reversed(outcomes):
-        undo = live.catalog.tools[outcome.step.tool].undo
-        if undo is None or outcome.change is None or outcome.change.undo is None or not outcome.changed_something:
-            continue
-        why = f"takes back {outcome.step.tool}, which did not help"
-        steps.append(Step(tool=undo, target=outcome.step.target, args=outcome.change.undo, why=why))
-    return steps
+def undo_of(live: Live, outcome: Outcome) -> Step | None:
+    """The step that takes a change back; None where nothing was changed, or it can't be taken back."""
+    undo = live.catalog.tools[outcome.step.tool].undo
+    if undo is None or outcome.change is None or outcome.change.undo is None or not outcome.changed_something:
+        return None
+    why = f"takes back {outcome.step.tool}, which did not help"
+    return Step(tool=undo, target=outcome.step.target, args=outcome.change.undo, why=why)

@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from blocks.schema import Resource
 from tasks.connecting import Live, current
-from tasks.core.detection import Detection, Track, detect
+from tasks.core.detection import Detection, Escalation, Track, detect
 from tasks.core.errors import ProbeBroken
 from tasks.core.models import Observation
 from tasks.core.verdicts import observe, unknown
@@ -62,17 +62,19 @@ async def probe_all(live: Live, resources: Sequence[Resource]) -> list[Observati
     return observations
 
 
-async def sweep_once(live: Live, tracks: Mapping[str, Track], busy: frozenset[str]) -> Sweep:
+async def sweep_once(
+    live: Live, tracks: Mapping[str, Track], busy: frozenset[str], escalations: Mapping[str, Escalation] | None = None
+) -> Sweep:
     """Measure everything, measure suspects once more, and detect."""
     started = time.monotonic()
     resources = live.inventory.resources
     observations = {observation.resource: observation for observation in await probe_all(live, resources)}
-    detection = detect(live.inventory, tracks, list(observations.values()), busy=busy, now=datetime.now(UTC))
+    detection = detect(live.inventory, tracks, list(observations.values()), busy=busy, now=datetime.now(UTC), escalations=escalations)
     if detection.suspects:
         await asyncio.sleep(CONFIRM_AFTER_SECONDS)
         again = await probe_all(live, [live.inventory.resource(name) for name in detection.suspects])
         observations.update({observation.resource: observation for observation in again})
-        confirmed = detect(live.inventory, detection.tracks, again, busy=busy, now=datetime.now(UTC))
+        confirmed = detect(live.inventory, detection.tracks, again, busy=busy, now=datetime.now(UTC), escalations=escalations)
         detection = confirmed.model_copy(
             update={
                 "incidents": detection.incidents + confirmed.incidents,
@@ -83,16 +85,17 @@ async def sweep_once(live: Live, tracks: Mapping[str, Track], busy: frozenset[st
 
 
 @task(name="sweep", task_run_name="sweep {number}", cache_policy=NO_CACHE, persist_result=False)
-async def sweep(number: int, tracks: Mapping[str, Track], busy: frozenset[str]) -> Sweep:
+async def sweep(number: int, tracks: Mapping[str, Track], busy: frozenset[str], escalations: Mapping[str, Escalation]) -> Sweep:
     """One sweep over the whole inventory: one task run, however many resources."""
-    found = await sweep_once(current(), tracks, busy)
+    found = await sweep_once(current(), tracks, busy, escalations)
     logger = get_run_logger()
     for observation in found.observations:
         before = tracks.get(observation.resource)
         if before is None or before.health is not observation.health:
             logger.info("%s is %s %s", observation.resource, observation.health, observation.summary)
-    for name, why in found.detection.held_back.items():
-        logger.info("%s: no incident: %s", name, why)
+        why = found.detection.held_back.get(observation.resource)
+        if why and (before is None or before.health is not observation.health):
+            logger.info("%s: no incident: %s", observation.resource, why)
     return found
 
 

@@ -8,12 +8,14 @@ from uuid import UUID
 
 from prefect import get_client, get_run_logger
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 
+from tasks.approvals import close_run
 from tasks.connecting import Live
-from tasks.core.models import FixRecord
+from tasks.core.models import FixRecord, Verdict
+from tasks.records.rows import OpenFix
 
 HEARTBEAT_SECONDS = 1.0
 STALE_SECONDS = 8.0
@@ -47,6 +49,10 @@ async def take_over_abandoned(live: Live) -> list[FixRecord]:
     stale_before = now - timedelta(seconds=STALE_SECONDS)
     abandoned: list[FixRecord] = []
     for open_fix in await live.records.open_fixes(live.inventory.name):
+        if open_fix.waiting_until is not None:
+            if open_fix.waiting_until < now:
+                await _escalate_unanswered(live, open_fix, now)
+            continue
         if open_fix.heartbeat_at >= stale_before:
             continue
         steps = await live.records.interrupted_steps(open_fix.fix_id)
@@ -60,6 +66,15 @@ async def take_over_abandoned(live: Live) -> list[FixRecord]:
         await _mark_crashed(record.flow_run_id, message)
         abandoned.append(record)
     return abandoned
+
+
+async def _escalate_unanswered(live: Live, open_fix: OpenFix, now: datetime) -> None:
+    message = f"a person is needed: nobody answered until {open_fix.waiting_until:%Y-%m-%d %H:%M:%SZ}; nothing of the plan was done"
+    record = await live.records.expire(open_fix.fix_id, now, message)
+    if record is None:
+        return
+    get_run_logger().warning("%s: %s", record.incident.resource, message)
+    await close_run(record.flow_run_id, State(type=StateType.FAILED, name=Verdict.ESCALATED.value, message=message))
 
 
 async def _mark_crashed(flow_run_id: str, message: str) -> None:

@@ -15,6 +15,14 @@ class Track(Model):
     health: Health
     since: datetime
     breaches: int = Field(0, ge=0, description="Consecutive observations that were DEGRADED or FAILED.")
+    healthy_at: datetime | None = Field(None, description="When it was last measured as healthy.")
+
+
+class Escalation(Model):
+    """That a remediation of a resource ended without having healed it."""
+
+    closed_at: datetime
+    symptoms: frozenset[str]
 
 
 class Detection(Model):
@@ -29,12 +37,13 @@ class Detection(Model):
 def advance(track: Track | None, observation: Observation) -> Track:
     """The track after one more observation. UNKNOWN says nothing about the server and leaves the count of breaches as it is."""
     health = observation.health
+    healthy_at = observation.taken_at if health is Health.HEALTHY else track.healthy_at if track else None
     if track is None:
-        return Track(health=health, since=observation.taken_at, breaches=int(health.is_breach))
+        return Track(health=health, since=observation.taken_at, breaches=int(health.is_breach), healthy_at=healthy_at)
     since = track.since if health is track.health else observation.taken_at
     if health is Health.UNKNOWN:
-        return Track(health=health, since=since, breaches=track.breaches)
-    return Track(health=health, since=since, breaches=track.breaches + 1 if health.is_breach else 0)
+        return Track(health=health, since=since, breaches=track.breaches, healthy_at=healthy_at)
+    return Track(health=health, since=since, breaches=track.breaches + 1 if health.is_breach else 0, healthy_at=healthy_at)
 
 
 def detect(
@@ -44,12 +53,14 @@ def detect(
     *,
     busy: frozenset[str],
     now: datetime,
+    escalations: Mapping[str, Escalation] | None = None,
     confirmations: int = 2,
 ) -> Detection:
     """Advance every observed resource's track and open the incidents that follow.
 
-    `busy` names the resources that a remediation is under way for. An incident opens after `confirmations` breaches in a row, unless
-    the resource is busy, under maintenance, or depends on a resource that is itself in breach or busy.
+    `busy` names the resources that a remediation is under way for, `escalations` those that a person was called for a short time ago.
+    An incident opens after `confirmations` breaches in a row, unless the resource is busy, under maintenance, left to a person, or
+    depends on a resource that is itself in breach or busy.
     """
     after = dict(tracks)
     for observation in observations:
@@ -63,6 +74,9 @@ def detect(
         if not observation.health.is_breach:
             continue
         reason = _reason_to_hold(inventory, name, unwell=unwell, busy=busy, now=now)
+        escalation = (escalations or {}).get(name)
+        if not reason and escalation is not None and _is_left_to_a_person(escalation, after[name], observation):
+            reason = f"left to a person since {escalation.closed_at:%H:%M:%SZ}: a remediation ended without having healed it"
         if reason:
             held_back[name] = reason
         elif after[name].breaches < confirmations:
@@ -82,6 +96,12 @@ def _reason_to_hold(inventory: Inventory, name: str, *, unwell: set[str], busy: 
     if roots:
         return f"depends on {', '.join(roots)}, which comes first"
     return ""
+
+
+def _is_left_to_a_person(escalation: Escalation, track: Track, observation: Observation) -> bool:
+    """Until it has been healthy again, or something else is wrong with it."""
+    recovered = track.healthy_at is not None and track.healthy_at > escalation.closed_at
+    return not recovered and {finding.symptom for finding in observation.findings} <= escalation.symptoms
 
 
 def open_incident(inventory: str, observation: Observation, now: datetime) -> Incident:

@@ -158,6 +158,7 @@ class Attempt(Model):
     comment: str = Field("", description="What a person said who rejected the plan.")
     outcomes: tuple[Outcome, ...] = ()
     after: Observation | None = None
+    restored: Observation | None = Field(None, description="What was measured when the changes had been taken back.")
 
 
 class ToolSummary(Model):

@@ -4,7 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tasks.core.declare import Tool
 from tasks.core.models import Attempt, Context, FixRecord, Health, Observation, Outcome, Plan, Verdict
+from tasks.core.policy import LOSS
 from tasks.core.verdicts import trend
 
 MARK = {Health.HEALTHY: "🟢", Health.DEGRADED: "🟠", Health.FAILED: "🔴", Health.UNKNOWN: "⚪"}
@@ -82,6 +84,29 @@ def planning_markdown(context: Context, plan: Plan, rulings: Iterable[str]) -> s
             "</details>",
         ]
     )
+
+
+def approval_markdown(record: FixRecord, tools: Mapping[str, Tool]) -> str:
+    """What a person decides on: what will be done, why, what could be lost and how it is undone."""
+    attempt = record.attempts[-1]
+    lines = [
+        f"**{cell(record.incident.resource)}** is {record.incident.health}: {cell(record.incident.summary)}",
+        "",
+        f"**Diagnosis** ({attempt.plan.planner}): {cell(attempt.plan.diagnosis)}",
+        "",
+    ]
+    for position, (step, decision) in enumerate(zip(attempt.plan.steps, attempt.decisions, strict=False), start=1):
+        tool = tools[step.tool]
+        undo = f"`{tool.undo}` takes it back if it does not help" if tool.undo else "it can't be taken back"
+        lines += [
+            f"{position}. `{step.tool}` {json.dumps(step.args)}",
+            f"    - what it does: {tool.summary}",
+            f"    - why: {cell(step.why)}",
+            f"    - what could be lost: {LOSS[tool.risk]}",
+            f"    - undo: {undo}",
+            f"    - policy: {cell(decision)}",
+        ]
+    return "\n".join([*lines, "", f"**Expected:** {cell(attempt.plan.expected) or '-'}"])
 
 
 def validation_rows(record: FixRecord) -> list[Row]:

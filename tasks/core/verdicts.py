@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from blocks.schema import Resource
-from tasks.core.models import Attempt, Decision, Finding, Health, Observation, OutcomeStatus, Plan, Reading, Trend, Verdict
+from tasks.core.models import Attempt, Change, Decision, Finding, Health, Observation, OutcomeStatus, Plan, Reading, Trend, Verdict
 
 SEVERITY = {Health.HEALTHY: 0, Health.UNKNOWN: 1, Health.DEGRADED: 2, Health.FAILED: 3}
 STEADY_SHARE = 0.02
+BACK_SHARE = 0.05
 
 
 def worst(findings: Sequence[Finding]) -> Health:
@@ -45,6 +46,19 @@ def unknown(resource: Resource, why: str, *, taken_at: datetime, seconds: float)
 def healed(attempt: Attempt) -> bool:
     """Whether an attempt counts as a fix: measured healthy afterwards. Inconclusive is failure."""
     return attempt.after is not None and attempt.after.health is Health.HEALTHY
+
+
+def not_back(made: Change, undone: Change) -> list[str]:
+    """What a change altered and its undo did not bring back, one text each; figures count as back within 5 %, as load moves them."""
+    differing: list[str] = []
+    for name, old in made.before.items():
+        now = undone.after.get(name)
+        if old == made.after.get(name) or old == now:
+            continue
+        both_figures = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (old, now))
+        if not both_figures or abs(float(str(old)) - float(str(now))) > BACK_SHARE * max(abs(float(str(old))), 1):
+            differing.append(f"{name} was {old}, is {now}")
+    return differing
 
 
 def conclude(attempts: Sequence[Attempt], last_plan: Plan | None) -> tuple[Verdict, str]:

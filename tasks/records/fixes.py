@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, func, select, update
 
+from tasks.core.detection import Escalation
 from tasks.core.models import FixRecord, Outcome, Step, Verdict
 from tasks.records.database import Database
 from tasks.records.rows import JournalEntry, OpenFix, fix_of, story
@@ -58,13 +59,52 @@ class Fixes:
         """
         change = (
             update(fixes)
-            .where(fixes.c.id == fix_id, fixes.c.closed_at.is_(None), fixes.c.heartbeat_at < stale_before)
+            .where(fixes.c.id == fix_id, fixes.c.closed_at.is_(None), fixes.c.waiting_until.is_(None), fixes.c.heartbeat_at < stale_before)
             .values(closed_at=now, verdict=Verdict.ABANDONED.value, message=message)
             .returning(*fixes.c)
         )
+        return await self._one(change)
+
+    async def wait_for_person(self, record: FixRecord, owner: str, until: datetime) -> bool:
+        """Keep the story and the claim while a person is asked; no owner need live. False: the fix is closed or another's."""
+        return await self._changed(update(fixes).where(_owned(record.id, owner)).values({**story(record), "waiting_until": until})) == 1
+
+    async def note_run(self, fix_id: str, flow_run_id: str) -> bool:
+        """Note which run asks the person. False: the fix does not wait for one."""
+        waits = (fixes.c.id == fix_id, fixes.c.closed_at.is_(None), fixes.c.waiting_until.is_not(None))
+        return await self._changed(update(fixes).where(*waits).values(flow_run_id=flow_run_id)) == 1
+
+    async def resume(self, fix_id: str, owner: str, now: datetime) -> FixRecord | None:
+        """Become the owner of a fix whose person has answered. None: its time is over, or it does not wait."""
+        change = (
+            update(fixes)
+            .where(fixes.c.id == fix_id, fixes.c.closed_at.is_(None), fixes.c.waiting_until >= now)
+            .values(owner=owner, heartbeat_at=now, waiting_until=None)
+            .returning(*fixes.c)
+        )
+        return await self._one(change)
+
+    async def expire(self, fix_id: str, now: datetime, message: str) -> FixRecord | None:
+        """Escalate a fix for which nobody answered in time. Exactly one of several callers gets the record."""
+        change = (
+            update(fixes)
+            .where(fixes.c.id == fix_id, fixes.c.closed_at.is_(None), fixes.c.waiting_until < now)
+            .values(closed_at=now, verdict=Verdict.ESCALATED.value, message=message)
+            .returning(*fixes.c)
+        )
+        return await self._one(change)
+
+    async def escalations(self, inventory: str, since: datetime) -> dict[str, Escalation]:
+        """Resource -> its last fix, where that was closed since then without having healed it."""
+        columns = (fixes.c.resource, fixes.c.verdict, fixes.c.closed_at, fixes.c.incident)
+        query = select(*columns).where(fixes.c.inventory == inventory, fixes.c.closed_at >= since).order_by(fixes.c.closed_at)
+        found: dict[str, Escalation] = {}
         async with self._database.begin() as connection:
-            row = (await connection.execute(change)).mappings().one_or_none()
-        return None if row is None else fix_of(row)
+            for row in await connection.execute(query):
+                found.pop(row.resource, None)
+                if row.verdict in {Verdict.ESCALATED, Verdict.FAILED}:
+                    found[row.resource] = Escalation(closed_at=row.closed_at, symptoms=frozenset(row.incident["symptoms"]))
+        return found
 
     async def begin_step(self, fix_id: str, owner: str, ordinal: int, step: Step, now: datetime) -> bool:
         """Journal a step before it runs. False: the fix is no longer the caller's, or this ordinal was begun before.
@@ -145,6 +185,11 @@ class Fixes:
             raise ValueError("delete: give either older_than or ids")
         chosen = fixes.c.closed_at < older_than if ids is None else fixes.c.id.in_(ids)
         return await self._changed(delete(fixes).where(fixes.c.closed_at.is_not(None), chosen))
+
+    async def _one(self, change: Any) -> FixRecord | None:
+        async with self._database.begin() as connection:
+            row = (await connection.execute(change)).mappings().one_or_none()
+        return None if row is None else fix_of(row)
 
     async def _select(self, *wanted: ColumnElement[bool], limit: int) -> list[FixRecord]:
         query = select(fixes).where(*wanted).order_by(fixes.c.opened_at.desc(), fixes.c.id).limit(limit)

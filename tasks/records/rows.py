@@ -23,6 +23,7 @@ class OpenFix(Model):
     flow_run_id: str
     heartbeat_at: datetime
     opened_at: datetime
+    waiting_until: datetime | None = Field(None, description="How long a person's answer is waited for; none: a process is at work.")
     stage: str = Field(description="The stage reached last, by the record's timings.")
 
 

@@ -8,7 +8,9 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 from sqlalchemy import (
     JSON,
+    BigInteger,
     Column,
+    Date,
     DateTime,
     Dialect,
     Float,
@@ -82,6 +84,7 @@ fixes = Table(
     Column("opened_at", Utc, nullable=False),
     Column("heartbeat_at", Utc, nullable=False),
     Column("closed_at", Utc),
+    Column("waiting_until", Utc),  # a person's answer is waited for, and no process need live meanwhile
     Column("verdict", String),
     Column("message", Line, nullable=False),
     _json("incident"),
@@ -132,4 +135,24 @@ monitors = Table(
     Column("run_id", String, nullable=False),
     Column("taken_over_at", Utc, nullable=False),
     Column("last_sweep_at", Utc),
+)
+
+planners = Table(
+    "evenkeel_planners",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("failures", Integer, nullable=False),
+    Column("open_until", Utc),
+)
+
+planner_use = Table(
+    "evenkeel_planner_use",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("dollars", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
 )

@@ -57,7 +57,7 @@ async def second(fresh_cache: LabDescription, runtime: SupervisedProcess) -> Asy
     if (await runtime.status()).state != "running":
         await runtime.start()
     async with Redis.from_url(fresh_cache.cache.url("monitor"), decode_responses=True, protocol=2) as redis:
-        await redis.flushall()
+        await redis.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
         await redis.config_set("maxmemory", 64 * MIB)
         await redis.config_set("maxclients", 200)
         yield redis

@@ -177,7 +177,7 @@ async def test_each_remedy_heals_a_full_server(number: int, fresh_cache: LabDesc
         Redis.from_url(login.url("monitor"), protocol=2) as second,
     ):
         client = RedisClient(redis, of)
-        await second.flushall()
+        await second.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
         await second.config_set("maxmemory", 64 * 2**20)
         await fill_up(second)
         before = await measure(client, of)

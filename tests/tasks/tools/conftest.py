@@ -60,7 +60,7 @@ async def cache(fresh_cache: LabDescription) -> AsyncIterator[CacheUnderTest]:
         Redis.from_url(fresh_cache.cache.url("monitor"), decode_responses=True, protocol=2) as second,
         AsyncExitStack() as stack,
     ):
-        await second.flushall()
+        await second.execute_command("FLUSHALL", "SYNC")  # type: ignore[no-untyped-call]
         await second.config_set("maxmemory", 64 * MIB)
         await second.config_set("maxmemory-policy", "noeviction")
         await second.config_set("save", SAVE_POINTS)
