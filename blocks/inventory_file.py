@@ -1,5 +1,6 @@
 """An inventory's YAML: text and environment in, a checked registration out. Pure: no Prefect, no I/O, no environment of its own."""
 
+import copy
 import difflib
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +15,7 @@ from sqlalchemy.exc import ArgumentError
 from blocks.errors import ConfigurationError
 from blocks.lines import Location, read_yaml
 from blocks.naming import block_owners
+from blocks.notify import SECRETS, Notify
 from blocks.records_url import records_url
 from blocks.schema import Inventory, Kind, Model
 
@@ -29,12 +31,13 @@ class Credential(Model):
 
 
 class Registration(Model):
-    """What a file asks to be saved. None for the records: keep what is saved, else the default."""
+    """What a file asks to be saved. None for the records: keep what is saved, else the default; for `notify`: tell nobody."""
 
     inventory: Inventory
     logins: dict[tuple[str, str], Credential]
     records_url: SecretStr | None = None
     retention_days: float | None = None
+    notify: Notify | None = None
 
 
 class _LoginEntry(Model):
@@ -69,13 +72,14 @@ class _Reading:
 
     def registration(self) -> Registration:
         records = self._records(self._data.get("records"))
-        self._refuse_misplaced(self._data, ())
+        notify = self._notify(self._data["notify"]) if "notify" in self._data else None
+        self._refuse_misplaced({name: value for name, value in self._data.items() if name != "notify"}, ())
         credentials: dict[tuple[str, str], Credential] = {}
         resources = self._data.get("resources")
         if isinstance(resources, list):
             resources = [self._without_logins(one, position, credentials) for position, one in enumerate(resources)]
-        fields = {name: value for name, value in self._data.items() if name not in {"records", "resources"}}
-        inventory = self._checked(Inventory, fields | ({} if resources is None else {"resources": resources}), (), also=("records",))
+        fields = {name: value for name, value in self._data.items() if name not in {"records", "resources", "notify"}}
+        inventory = self._checked(Inventory, fields | ({} if resources is None else {"resources": resources}), (), also=("records", "notify"))
         if inventory is not None:
             self._refuse_two_passwords(inventory, credentials)
         if self._problems or inventory is None:
@@ -85,6 +89,7 @@ class _Reading:
             logins=credentials,
             records_url=records[0],
             retention_days=records[1],
+            notify=notify,
         )
 
     def _records(self, entry: Any) -> tuple[SecretStr | None, float | None]:
@@ -93,6 +98,17 @@ class _Reading:
             return None, None
         url = None if checked.url is None else self._resolved_url(checked.url, ("records", "url"))
         return url, checked.retention_days
+
+    def _notify(self, entry: Any) -> Notify | None:
+        resolved = copy.deepcopy(entry)
+        before = len(self._problems)
+        for *path, name in SECRETS:
+            within = resolved
+            for part in path:
+                within = within.get(part) if isinstance(within, dict) else None
+            if isinstance(within, dict) and name in within:
+                within[name] = self._password(within[name], ("notify", *path, name), "secret")
+        return self._checked(Notify, resolved, ("notify",)) if len(self._problems) == before else None
 
     def _without_logins(self, resource: Any, position: int, credentials: dict[tuple[str, str], Credential]) -> Any:
         """The resource with user names for its logins, as the schema has it; the logins go to the credentials."""
@@ -116,13 +132,13 @@ class _Reading:
                 location = ("resources", positions[login[0]], "logins", login[1], "password")
                 self._problem(location, f"not the password that the same user has in {owner[0]}.logins.{owner[1]}; write the same variable")
 
-    def _password(self, value: Any, location: Location) -> str:
+    def _password(self, value: Any, location: Location, what: str = "password") -> str:
         reference = REFERENCE.fullmatch(value) if isinstance(value, str) else None
         if reference is not None:
             return self._variable(reference[1], location)
         parts = [str(part) for part in self._path(location).split(".") if part not in {"resources", "logins"}]
         variable = re.sub(r"[^A-Z0-9]+", "_", "_".join(parts).upper()).strip("_")
-        self._problem(location, f"a password in plain text; write ${{{variable}}} here and put the password into that variable")
+        self._problem(location, f"a {what} in plain text; write ${{{variable}}} here and put the {what} into that variable")
         return ""
 
     def _resolved_url(self, value: str, location: Location) -> SecretStr | None:
@@ -164,7 +180,7 @@ class _Reading:
                 self._refuse_misplaced(item, (*location, position))
         elif isinstance(value, str) and location != ("records", "url") and location[-1:] != ("password",):
             if REFERENCE.search(value):
-                self._problem(location, "a ${NAME} is replaced in passwords and in records.url only; write the value itself")
+                self._problem(location, "a ${NAME} is replaced only where a secret belongs; write the value itself")
             if location[-1:] == ("address",) and "@" in value:
                 self._problem(location, "an address holds no login; move it to `logins`")
 

@@ -22,6 +22,7 @@ from blocks.errors import ConfigurationError
 from blocks.inventory import InventoryBlock, save_inventory
 from blocks.inventory_file import Registration, parse_inventory
 from blocks.naming import block_name, block_owners, block_serves
+from blocks.notifications import save_notifications
 from blocks.records import RECORDS, RETENTION_DAYS, RecordsBlock
 from blocks.records_url import records_url
 from blocks.schema import Inventory
@@ -29,7 +30,7 @@ from blocks.schema import Inventory
 
 @dataclass(frozen=True)
 class Saved:
-    """How many blocks a registration wrote and deleted."""
+    """How many blocks and automations a registration wrote and deleted."""
 
     written: int
     deleted: int
@@ -56,7 +57,8 @@ async def register(registration: Registration) -> Saved:
         stale = await _stale(client, before, logins)
         for document in stale:
             await client.delete_block_document(document.id)
-    return Saved(written, len(stale))
+        told = await save_notifications(client, inventory.name, registration.notify)
+    return Saved(written + told.written, len(stale) + told.deleted)
 
 
 async def _refuse_collisions(client: PrefectClient, inventory: Inventory) -> None:
@@ -140,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Prefect's API failed: {type(error).__name__}: {error}; is the server running at PREFECT_API_URL?", file=sys.stderr)
         return 1
     count = len(registration.inventory.resources)
-    print(f"{registration.inventory.name}: {count} resource(s) registered; {saved.written} block(s) written, {saved.deleted} deleted")
+    told = f"{saved.written} block(s) and automation(s) written, {saved.deleted} deleted"
+    print(f"{registration.inventory.name}: {count} resource(s) registered; {told}")
     return 0
 
 

@@ -50,12 +50,19 @@ def test_logins_are_taken_out_of_the_inventory() -> None:
 
 def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource() -> None:
     names = ("SHOP_CACHE_MONITOR_PASSWORD", "SHOP_DB_MONITOR_PASSWORD", "SHOP_DB_APPLICATION_PASSWORD")
-    found = parse_inventory(EXAMPLE.read_text(encoding="utf-8"), dict.fromkeys(names, "x"))
+    channels = {
+        "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/x",
+        "ON_CALL_WEBHOOK_URL": "https://x",
+        "SENDGRID_API_KEY": "SG.x",
+    }
+    found = parse_inventory(EXAMPLE.read_text(encoding="utf-8"), dict.fromkeys(names, "x") | channels)
     assert {resource.kind for resource in found.inventory.resources} == set(Kind)
     assert found.inventory.resource("shop-db").autonomy is Autonomy.APPROVE
     shown = {field for resource in found.inventory.resources for field in resource.model_fields_set}
     assert {"role", "depends_on", "thresholds", "limits", "logins", "maintenance", "config_path", "autonomy"} <= shown
     assert found.retention_days == 90
+    assert found.notify is not None
+    assert found.notify.model_fields_set == {"slack", "webhook", "email"}
 
 
 def test_a_real_labs_inventory_is_valid(fresh_database: LabDescription) -> None:
@@ -107,7 +114,7 @@ def test_a_real_labs_inventory_is_valid(fresh_database: LabDescription) -> None:
         (
             "address: 127.0.0.1:6379",
             "address: ${CACHE_ADDRESS}",
-            "line 5: resources.shop-cache.address: a ${NAME} is replaced in passwords and in records.url only",
+            "line 5: resources.shop-cache.address: a ${NAME} is replaced only where a secret belongs",
         ),
         ("kind: redis\n", "kind: redis\n    kind: http\n", "line 5: the field 'kind' stands twice, first on line 4"),
         ("kind: redis\n", "kind: [redis\n", "line 5: no YAML: "),
