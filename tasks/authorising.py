@@ -11,10 +11,11 @@ from prefect import get_client, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import JsonValue
 
-from blocks.schema import Autonomy
-from tasks.connecting import Live, current
+from blocks.schema import Autonomy, Inventory
+from tasks.connecting import current
 from tasks.core.models import Context, Plan
 from tasks.core.policy import Ruling, Standing, authorise
+from tasks.records.repository import Records
 
 STOP_VARIABLE = "evenkeel_stop"
 STOP_READ_SECONDS = 3.0
@@ -51,7 +52,7 @@ async def authorise_plan(plan: Plan, context: Context, *, approved: bool = False
     if not plan.steps:
         return []
     live = current()
-    standing = await standing_of(live, context, autonomy)
+    standing = await standing_of(live.inventory, live.records, context, autonomy)
     rulings = [
         authorise(
             step,
@@ -70,15 +71,15 @@ async def authorise_plan(plan: Plan, context: Context, *, approved: bool = False
     return rulings
 
 
-async def standing_of(live: Live, context: Context, autonomy: Autonomy | None) -> Standing:
+async def standing_of(inventory: Inventory, records: Records, context: Context, autonomy: Autonomy | None = None) -> Standing:
     """The switch, and what other remediations did: the one that asks is itself on record."""
     now = datetime.now(UTC)
-    inventory, resource, fix_id = live.inventory.name, context.resource.name, context.incident.id
-    cooling_since = now - timedelta(seconds=live.inventory.rules.cooldown_seconds)
+    resource, fix_id = context.resource.name, context.incident.id
+    cooling_since = now - timedelta(seconds=inventory.rules.cooldown_seconds)
     stopped, (of_resource, overall), steps = await asyncio.gather(
         kill_switch(),
-        live.records.fixes_since(inventory, resource, now - timedelta(hours=1), besides=fix_id),
-        live.records.steps_since(inventory, resource, cooling_since, besides=fix_id),
+        records.fixes_since(inventory.name, resource, now - timedelta(hours=1), besides=fix_id),
+        records.steps_since(inventory.name, resource, cooling_since, besides=fix_id),
     )
     return Standing(
         now=now,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, and_, delete, func, select, update
+from sqlalchemy import ColumnElement, CursorResult, and_, delete, select, update
 
 from tasks.core.detection import Escalation
 from tasks.core.models import FixRecord, Outcome, Step, Verdict
@@ -169,12 +169,6 @@ class Fixes:
         if since is not None:
             wanted.append(fixes.c.opened_at >= since)
         return await self._select(*wanted, limit=limit)
-
-    async def count_since(self, inventory: str, resource: str, since: datetime) -> int:
-        """How many fixes of a resource were opened since then, open ones too."""
-        wanted = (fixes.c.inventory == inventory, fixes.c.resource == resource, fixes.c.opened_at >= since)
-        async with self._database.begin() as connection:
-            return int((await connection.execute(select(func.count()).select_from(fixes).where(*wanted))).scalar_one())
 
     async def delete(self, older_than: datetime | None = None, ids: Sequence[str] | None = None) -> int:
         """Delete fixes that were closed before `older_than`, or those of these ids; never one that is open.

@@ -5,10 +5,13 @@ import inspect
 import pytest
 from pydantic import ValidationError
 
-from blocks.schema import Kind, Risk
+from blocks.schema import Kind, Limits, Risk, Rules
 from tasks.catalog import load_catalog, summarise
 from tasks.core.declare import DeclarationError, NoArgs, Runbook, Scenario, Tool, ToolArgs, tool
 from tasks.core.models import Change
+from tasks.core.policy import Action, Ruling, Standing, authorise
+from tasks.runbooks.nginx import UNDECLARED_LIMIT
+from tests.incidents import READINGS, context_of
 
 CATALOG = load_catalog()
 NAMED_BY_THE_REPORT = {
@@ -48,6 +51,67 @@ def test_a_tool_refuses_arguments_it_does_not_know(declared: Tool) -> None:
 def test_a_runbook_names_symptoms_that_its_probe_can_find(book: Runbook) -> None:
     source = inspect.getsource(inspect.getmodule(CATALOG.probes[book.service].judge))  # type: ignore[arg-type]
     assert all(f'"{symptom}"' in source for symptom in book.symptoms)
+
+
+@pytest.mark.parametrize("declared", CATALOG.tools.values(), ids=lambda one: one.name)
+def test_what_changes_something_names_symptoms_that_its_probe_can_find(declared: Tool) -> None:
+    assert bool(declared.symptoms) is (declared.risk is not Risk.READ_ONLY)
+    source = inspect.getsource(inspect.getmodule(CATALOG.probes[declared.service].judge))  # type: ignore[arg-type]
+    assert not [symptom for symptom in declared.symptoms if f'"{symptom}"' not in source]
+
+
+@pytest.mark.parametrize("declared", [one for one in CATALOG.tools.values() if one.growth], ids=lambda one: one.name)
+def test_a_growth_compares_what_the_tool_takes_with_what_the_probe_reads(declared: Tool) -> None:
+    assert declared.growth is not None
+    assert declared.args_model.model_fields[declared.growth.argument].is_required()
+    assert declared.growth.measured in {name for _, values in READINGS.values() for name in values}
+    assert declared.growth.limit in Limits.model_fields
+
+
+def test_the_limit_where_none_is_set_is_the_runbooks() -> None:
+    growth = CATALOG.tools["nginx_scale_connections"].growth
+    assert growth is not None
+    assert growth.unset_limit == UNDECLARED_LIMIT
+
+
+def remedies(incident: str, **limits: int | None) -> list[tuple[str, str, Ruling]]:
+    """Runbook, tool and ruling of every step that runbooks have for an incident, with these limits."""
+    context = context_of(incident)
+    context = context.model_copy(update={"resource": context.resource.model_copy(update={"limits": Limits(**limits)})})
+    return [
+        (
+            book.name,
+            step.tool,
+            authorise(
+                step,
+                CATALOG.tools[step.tool],
+                incident=context.incident,
+                resource=context.resource,
+                observation=context.observation,
+                rules=Rules(),
+                standing=Standing(now=context.observation.taken_at),
+            ),
+        )
+        for book in CATALOG.runbooks_for(context.incident.kind, context.incident.symptoms)
+        for remedy in book.function(context)
+        for step in remedy.steps
+    ]
+
+
+@pytest.mark.parametrize("incident", READINGS)
+@pytest.mark.parametrize("limits", [{}, {"memory_mib": 128, "connections": 4096}], ids=["no limits", "limits"])
+def test_whatever_a_runbook_plans_is_allowed(incident: str, limits: dict[str, int]) -> None:
+    refused = [(tool, ruling.reason) for _, tool, ruling in remedies(incident, **limits) if ruling.action is not Action.ALLOW]
+    assert not refused
+
+
+def test_every_runbook_that_does_something_was_heard_above_and_so_was_every_tool_it_names() -> None:
+    heard = [one for incident in READINGS for one in remedies(incident, memory_mib=128, connections=4096)]
+    silent = {"postgres_left_to_a_person"}
+    assert {book for book, _, _ in heard} == set(CATALOG.runbooks) - silent
+    modules = {inspect.getmodule(book.function) for book in CATALOG.runbooks.values()}
+    sources = [inspect.getsource(module) for module in modules if module is not None]
+    assert {tool for _, tool, _ in heard} == {tool for tool in CATALOG.tools for source in sources if f'"{tool}"' in source}
 
 
 @pytest.mark.parametrize("declared", CATALOG.scenarios.values(), ids=lambda one: one.name)

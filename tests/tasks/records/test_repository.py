@@ -181,8 +181,28 @@ async def test_history_is_filtered_and_newest_first(records: Records, make_recor
     assert await ids(inventory="other") == []
     assert await ids(verdict=Verdict.COMPLETED) == ["fix-2", "fix-1"]
     assert await ids(since=T0 + 2 * SECOND) == ["fix-3", "fix-2"]
-    assert await records.count_since("lab", "shop-cache", T0 + SECOND) == 2
-    assert await records.count_since("other", "shop-cache", T0) == 0
+    assert await records.fixes_since("lab", "shop-cache", T0 + SECOND, besides="fix-9") == (2, 3)
+    assert await records.fixes_since("lab", "shop-cache", T0 + SECOND, besides="fix-2") == (1, 2)
+    assert await records.fixes_since("other", "shop-cache", T0, besides="fix-9") == (0, 0)
+
+
+async def test_the_steps_of_other_fixes_are_found_by_resource_and_time(records: Records, make_record: MakeRecord) -> None:
+    for number, resource in enumerate(("shop-cache", "shop-db", "shop-cache", "shop-cache")):
+        record = make_record(f"fix-{number}", resource=resource)
+        assert await records.open_fix(record, "me", T0)
+        assert await records.begin_step(record.id, "me", 1, STEP, T0 + number * SECOND)
+        await records.close_fix(record, "me", Verdict.COMPLETED, "", T0)
+    await records.end_step("fix-2", 1, outcome())
+
+    async def found(since: datetime, besides: str = "fix-9") -> list[datetime]:
+        return [entry.begun_at for entry in await records.steps_since("lab", "shop-cache", since, besides=besides)]
+
+    assert await found(T0) == [T0, T0 + 2 * SECOND, T0 + 3 * SECOND]
+    assert await found(T0 + SECOND) == [T0 + 2 * SECOND, T0 + 3 * SECOND]
+    assert await found(T0, besides="fix-3") == [T0, T0 + 2 * SECOND]
+    assert await records.steps_since("other", "shop-cache", T0, besides="") == []
+    (entry,) = await records.steps_since("lab", "shop-cache", T0 + 2 * SECOND, besides="fix-3")
+    assert (entry.step, entry.outcome) == (STEP, outcome())
 
 
 async def test_deletion_takes_the_journal_along_and_spares_what_is_open(records: Records, make_record: MakeRecord, query: Query) -> None:
