@@ -51,11 +51,15 @@ PASSWORDS = {"MONITOR_PASSWORD": "m0nitor", "APPLICATION_PASSWORD": "4pp"}
 
 
 async def saved_blocks(prefix: str) -> dict[str, dict[str, object]]:
-    """The content of the saved blocks by name, asked of the server's API over plain HTTP."""
+    """The content of the saved blocks by name, a policy as `policy of NAME`; asked of the server's API over plain HTTP."""
     query = {"block_documents": {"name": {"like_": prefix}}, "include_secrets": True}
     async with httpx.AsyncClient(base_url=str(PREFECT_API_URL.value())) as http:
         answer = await http.post("/block_documents/filter", json=query)
-    return {document["name"]: document["data"] for document in answer.raise_for_status().json()}
+    prefixes = {"evenkeel-policy": "policy of "}
+    return {
+        prefixes.get(document["block_type"]["slug"], "") + document["name"]: document["data"]
+        for document in answer.raise_for_status().json()
+    }
 
 
 async def forget_records() -> None:
@@ -69,7 +73,7 @@ async def test_an_inventory_and_its_logins_are_saved_and_loaded(name: str) -> No
     await register(registration)
     assert await load_inventory(name) == registration.inventory
     blocks = await saved_blocks(name)
-    assert set(blocks) == {name, f"{name}-db-monitor", f"{name}-db-application"}
+    assert set(blocks) == {name, f"policy of {name}", f"{name}-db-monitor", f"{name}-db-application"}
     assert blocks[f"{name}-db-monitor"]["password"] == "m0nitor"
     login = await load_login(name, "db", "application")
     assert (login.username, login.password.get_secret_value()) == ("shop", "4pp")
@@ -88,7 +92,7 @@ async def test_without_secrets_asked_for_the_server_hides_them(name: str) -> Non
 
 async def test_registering_again_writes_only_what_changed(name: str) -> None:
     registration = parse_inventory(text(name, "db", "other"), PASSWORDS)
-    assert (await register(registration)).written >= 5
+    assert (await register(registration)).written >= 6
     assert await register(registration) == Saved(written=0, deleted=0)
     changed = parse_inventory(text(name, "db", "other", more="lab: true"), PASSWORDS | {"APPLICATION_PASSWORD": "new"})
     assert await register(changed) == Saved(written=3, deleted=0)
@@ -103,9 +107,11 @@ async def test_the_logins_of_a_removed_resource_go_and_those_of_a_namesake_stay(
     assert (await register(parse_inventory(text(name, "db"), PASSWORDS))).deleted == 2
     assert set(await saved_blocks(name)) == {
         name,
+        f"policy of {name}",
         f"{name}-db-monitor",
         f"{name}-db-application",
         f"{name}-old",
+        f"policy of {name}-old",
         f"{name}-old-db-monitor",
         f"{name}-old-db-application",
     }
@@ -157,7 +163,7 @@ async def test_a_thousand_resources_at_one_server_share_its_logins(name: str) ->
     one_server = text(name, *(f"db-{number}" for number in range(1000)))
     registration = parse_inventory(re.sub(r"5432/db-\d+", "5432/shop", one_server), PASSWORDS)
     await register(registration)
-    assert set(await saved_blocks(name)) == {name, f"{name}-db-0-monitor", f"{name}-db-0-application"}
+    assert set(await saved_blocks(name)) == {name, f"policy of {name}", f"{name}-db-0-monitor", f"{name}-db-0-application"}
     started = time.monotonic()
     logins = await load_logins(await load_inventory(name))
     assert time.monotonic() - started < 3
