@@ -1,7 +1,7 @@
 """A Prefect server with the deployments, and a whole lab registered in it; tests run the flows in their own process."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -23,10 +23,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def control_plane(
+def running_plane(
     tmp_path_factory: pytest.TempPathFactory, lab: LabDescription, start_partial_lab: Callable[..., AbstractContextManager[LabDescription]]
-) -> Iterator[ControlPlane]:
-    """A running Prefect server with the lab registered and everything deployed; no worker."""
+) -> Iterator[tuple[ControlPlane, asyncio.Runner]]:
+    """A running Prefect server with the lab registered and everything deployed, and the loop that its process belongs to; no worker."""
     directory = tmp_path_factory.mktemp("control-plane")
     with start_partial_lab("database") as own, asyncio.Runner() as runner:
         plane = ControlPlane(directory, free_ports(1)[0], prefect_database_url(own))
@@ -34,9 +34,30 @@ def control_plane(
             runner.run(plane.start_server())
             runner.run(register(plane, lab))
             runner.run(plane.deploy())
-            yield plane
+            yield plane, runner
         finally:
             runner.run(plane.stop())
+
+
+@pytest.fixture(scope="session")
+def control_plane(running_plane: tuple[ControlPlane, asyncio.Runner]) -> ControlPlane:
+    """The running Prefect server."""
+    return running_plane[0]
+
+
+@pytest.fixture
+def restart_server(running_plane: tuple[ControlPlane, asyncio.Runner]) -> Callable[[], Awaitable[None]]:
+    """Kills Prefect's server and starts it again at the same address and database."""
+    plane, runner = running_plane
+
+    async def restart() -> None:
+        await plane.stop()
+        await plane.start_server()
+
+    async def from_a_running_test() -> None:
+        await asyncio.to_thread(lambda: runner.run(restart()))
+
+    return from_a_running_test
 
 
 async def register(plane: ControlPlane, lab: LabDescription) -> None:

@@ -13,10 +13,9 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
-from redis.asyncio import Redis
+from prefect.variables import Variable
 
-from blocks.inventory import load_inventory, save_inventory
-from blocks.schema import Autonomy, Inventory, Kind, Resource
+from blocks.schema import Autonomy, Kind
 from compose.control_plane import ControlPlane
 from compose.description import LabDescription
 from flows.remediate import remediate
@@ -25,33 +24,10 @@ from tasks import connecting
 from tasks.connecting import Live
 from tasks.core.declare import Remedy, Runbook
 from tasks.core.models import Context, FixRecord, OutcomeStatus, Step, Verdict
+from tasks.execution import StoppedError, call_tool
+from tests.flows.cache_fault import connect, empty, fill, inventory_with, maxmemory_mib
 
 pytestmark = pytest.mark.timeout(120)
-
-
-async def filled(lab: LabDescription, percent: float) -> float:
-    """Fill the cache by the test's own connection and answer the share of maxmemory in percent."""
-    async with Redis(host=lab.cache.host, port=lab.cache.port, username=lab.cache.username, password=lab.cache.password) as redis:
-        number = 0
-        while True:
-            memory = await redis.info("memory")
-            share = 100 * memory["used_memory"] / memory["maxmemory"]
-            if share >= percent:
-                return float(share)
-            await redis.set(f"page:test-{number}", b"x" * 200_000)
-            number += 1
-
-
-async def emptied(lab: LabDescription) -> None:
-    async with Redis(host=lab.cache.host, port=lab.cache.port, username=lab.cache.username, password=lab.cache.password) as redis:
-        keys = [key async for key in redis.scan_iter(match="page:test-*", count=1000)]
-        if keys:
-            await redis.delete(*keys)
-
-
-async def maxmemory_mib(lab: LabDescription) -> float:
-    async with Redis(host=lab.cache.host, port=lab.cache.port, username=lab.cache.username, password=lab.cache.password) as redis:
-        return int(str((await redis.config_get("maxmemory"))["maxmemory"])) / 2**20
 
 
 async def only_record(opened: Live, since: datetime) -> FixRecord:
@@ -74,22 +50,9 @@ async def heal_afresh(resource: str) -> State[Any]:
         connecting._current.reset(token)
 
 
-async def save(inventory: Inventory) -> None:
-    async with get_client() as client:
-        await save_inventory(client, inventory)
-
-
-async def with_changes(changed: Resource, **rules: Any) -> Inventory:
-    """Save the lab's inventory with one resource and some rules changed; answers the inventory as it was."""
-    before = await load_inventory("lab")
-    resources = tuple(changed if one.name == changed.name else one for one in before.resources)
-    await save(before.model_copy(update={"resources": resources, "rules": before.rules.model_copy(update=rules)}))
-    return before
-
-
 async def test_a_full_cache_is_healed_and_everything_is_recorded(opened: Live, lab: LabDescription) -> None:
     since = datetime.now(UTC)
-    assert await filled(lab, 96) >= 96
+    assert await fill(lab, 96) >= 96
     try:
         state = await heal("shop-cache")
         assert (state.name, state.is_completed()) == ("Completed", True)
@@ -103,12 +66,12 @@ async def test_a_full_cache_is_healed_and_everything_is_recorded(opened: Live, l
         assert record.planner.startswith("runbook")
         assert record.closed_at is not None
     finally:
-        await emptied(lab)
+        await empty(lab)
 
 
 async def test_the_run_and_its_tasks_are_named_for_people(opened: Live, lab: LabDescription) -> None:
     since = datetime.now(UTC)
-    await filled(lab, 96)
+    await fill(lab, 96)
     try:
         await heal("shop-cache")
         record = await only_record(opened, since)
@@ -124,7 +87,7 @@ async def test_the_run_and_its_tasks_are_named_for_people(opened: Live, lab: Lab
                 await asyncio.sleep(0.1)
             assert {"gather context of shop-cache", "plan for shop-cache", "redis_set_maxmemory on shop-cache"} <= names
     finally:
-        await emptied(lab)
+        await empty(lab)
 
 
 async def test_a_healthy_resource_is_left_alone(opened: Live) -> None:
@@ -136,14 +99,14 @@ async def test_a_healthy_resource_is_left_alone(opened: Live) -> None:
 
 async def test_two_remediations_of_one_resource_make_one_fix(opened: Live, lab: LabDescription) -> None:
     since = datetime.now(UTC)
-    await filled(lab, 96)
+    await fill(lab, 96)
     try:
         states = await asyncio.gather(heal("shop-cache"), heal("shop-cache"))
         assert sorted(str(state.name) for state in states) == ["Completed", "NoActionNeeded"]
         assert any("another remediation" in str(state.message) for state in states)
         await only_record(opened, since)
     finally:
-        await emptied(lab)
+        await empty(lab)
 
 
 async def test_an_unknown_resource_is_named_with_the_known_ones(prefect_server: object) -> None:
@@ -151,21 +114,49 @@ async def test_an_unknown_resource_is_named_with_the_known_ones(prefect_server: 
         await remediate("nowhere")
 
 
-@pytest.mark.parametrize("autonomy", [Autonomy.OBSERVE, Autonomy.PROPOSE, Autonomy.APPROVE])
-async def test_without_autonomy_nothing_is_touched_and_a_person_is_asked(opened: Live, lab: LabDescription, autonomy: Autonomy) -> None:
+@pytest.mark.parametrize("autonomy", [Autonomy.OBSERVE, Autonomy.PROPOSE])
+async def test_without_autonomy_nothing_is_touched_and_the_plan_is_shown(opened: Live, lab: LabDescription, autonomy: Autonomy) -> None:
     since = datetime.now(UTC)
-    before = await with_changes(opened.inventory.resource("shop-cache").model_copy(update={"autonomy": autonomy}))
-    await filled(lab, 96)
+    cautious = opened.inventory.resource("shop-cache").model_copy(update={"autonomy": autonomy})
+    await fill(lab, 96)
     try:
-        state = await heal_afresh("shop-cache")
+        async with inventory_with(cautious):
+            state = await heal_afresh("shop-cache")
         assert (state.name, state.is_failed()) == ("Escalated", True)
         assert "redis_set_maxmemory" in str(state.message)
         assert await maxmemory_mib(lab) == 64
         record = await only_record(opened, since)
         assert record.attempts[0].outcomes == ()
     finally:
-        await emptied(lab)
-        await save(before)
+        await empty(lab)
+
+
+async def test_a_dry_run_shows_what_the_policy_would_say_and_executes_nothing(opened: Live, lab: LabDescription) -> None:
+    since = datetime.now(UTC)
+    await fill(lab, 96)
+    try:
+        state = await heal("shop-cache", autonomy="propose")
+        assert state.name == "Escalated"
+        assert "otherwise: allow" in str(state.message)
+        assert await maxmemory_mib(lab) == 64
+        assert (await only_record(opened, since)).attempts[0].outcomes == ()
+    finally:
+        await empty(lab)
+
+
+async def test_the_kill_switch_stops_every_change(opened: Live, lab: LabDescription) -> None:
+    await fill(lab, 96)
+    await Variable.aset("evenkeel_stop", "moving house", overwrite=True)
+    try:
+        state = await heal("shop-cache")
+        assert state.name == "Escalated"
+        assert "the kill switch is on: moving house" in str(state.message)
+        with pytest.raises(StoppedError, match="moving house"):
+            await call_tool(opened, Step(tool="redis_set_maxmemory", target="shop-cache", args={"mebibytes": 96}, why="to see"))
+        assert await maxmemory_mib(lab) == 64
+    finally:
+        await Variable.aunset("evenkeel_stop")
+        await empty(lab)
 
 
 def policy_only(context: Context) -> Iterator[Remedy]:
@@ -178,7 +169,7 @@ async def test_a_fix_that_does_not_help_is_undone_and_escalated(prefect_server: 
     since = datetime.now(UTC)
     await reset()
     book = Runbook("policy_only", Kind.REDIS, frozenset({"memory_high"}), "Eviction", "Set a policy.", policy_only)
-    await filled(lab, 96)
+    await fill(lab, 96)
     try:
         async with connecting.live("lab") as own:
             own.catalog = replace(own.catalog, runbooks=MappingProxyType({book.name: book}))
@@ -193,20 +184,22 @@ async def test_a_fix_that_does_not_help_is_undone_and_escalated(prefect_server: 
             ("redis_set_eviction_policy", False, OutcomeStatus.DONE),
             ("redis_set_eviction_policy", True, OutcomeStatus.DONE),
         ]
-        async with Redis(host=lab.cache.host, port=lab.cache.port, username=lab.cache.username, password=lab.cache.password) as redis:
+        assert record.attempts[0].outcomes[-1].message == "the state is back"
+        assert record.attempts[0].restored is not None
+        async with connect(lab) as redis:
             assert (await redis.config_get("maxmemory-policy"))["maxmemory-policy"] == "noeviction"
     finally:
-        await emptied(lab)
+        await empty(lab)
         await reset()
 
 
 async def test_no_password_is_stored_or_logged(opened: Live, lab: LabDescription, prefect_server: ControlPlane) -> None:
-    await filled(lab, 96)
+    await fill(lab, 96)
     try:
         assert (await heal("shop-cache")).name == "Completed"
         await heal("shop-db")
     finally:
-        await emptied(lab)
+        await empty(lab)
     passwords = [login.password for server in (lab.database, lab.cache) for login in server.logins.values()]
     files = [*prefect_server.directory.rglob("*.log"), *lab.directory.glob("records.db*"), *lab.directory.glob("log/*.log")]
     assert len(files) >= 5

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blocks.schema import Inventory, Kind, Maintenance
-from tasks.core.detection import Track, advance, detect
+from tasks.core.detection import Escalation, Track, advance, detect
 from tasks.core.models import Health, Observation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -47,6 +47,28 @@ def test_a_busy_resource_opens_no_second_incident(inventory: Inventory, observe:
     found = detect(inventory, tracks, [observe("cache", Health.FAILED)], busy=frozenset({"cache"}), now=NOW)
     assert found.incidents == ()
     assert "under way" in found.held_back["cache"]
+
+
+def test_what_was_left_to_a_person_calls_for_none_again_until_it_was_healthy(inventory: Inventory, observe: Observe) -> None:
+    escalations = {"cache": Escalation(closed_at=NOW, symptoms=frozenset({"memory_high"}))}
+    tracks: dict[str, Track] = {}
+    for second in range(1, 5):
+        found = detect(inventory, tracks, [observe("cache", Health.DEGRADED, second)], busy=frozenset(), now=NOW, escalations=escalations)
+        tracks = found.tracks
+        assert found.incidents == ()
+        assert "left to a person" in found.held_back["cache"]
+    tracks = detect(inventory, tracks, [observe("cache", Health.HEALTHY, 5)], busy=frozenset(), now=NOW, escalations=escalations).tracks
+    for second in (6, 7):
+        found = detect(inventory, tracks, [observe("cache", Health.DEGRADED, second)], busy=frozenset(), now=NOW, escalations=escalations)
+        tracks = found.tracks
+    assert names(found.incidents) == ["cache"]
+
+
+def test_another_symptom_than_the_one_left_to_a_person_opens_an_incident(inventory: Inventory, observe: Observe) -> None:
+    escalations = {"cache": Escalation(closed_at=NOW, symptoms=frozenset({"slow"}))}
+    tracks = {"cache": Track(health=Health.DEGRADED, since=NOW, breaches=5)}
+    found = detect(inventory, tracks, [observe("cache", Health.DEGRADED, 1)], busy=frozenset(), now=NOW, escalations=escalations)
+    assert names(found.incidents) == ["cache"]
 
 
 @pytest.mark.parametrize(("ends_in_seconds", "opens"), [(60, False), (-60, True)])
