@@ -41,7 +41,14 @@ class Catalog:
 
 def summarise(tool: Tool) -> ToolSummary:
     """What a planner is told about a tool."""
-    return ToolSummary(name=tool.name, summary=tool.summary, risk=tool.risk, args_schema=tool.args_model.model_json_schema())
+    return ToolSummary(
+        name=tool.name,
+        summary=tool.summary,
+        risk=tool.risk,
+        undo=tool.undo,
+        symptoms=tuple(sorted(tool.symptoms)),
+        args_schema=tool.args_model.model_json_schema(),
+    )
 
 
 @cache

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 import httpx
 from redis.asyncio import Redis
@@ -20,7 +21,10 @@ from tasks.clients.postgres import PostgresClient
 from tasks.clients.redis_server import RedisClient, open_redis
 from tasks.clients.runtime import Runtime, SupervisedProcess
 from tasks.clients.web import WebClient
+from tasks.core.errors import EvenkeelError
+from tasks.core.redaction import Redactor
 from tasks.records.repository import Records
+from tasks.redacting import masked_logs, vendor_patterns
 
 CONNECT_SECONDS = 1.0
 REPLY_SECONDS = 2.0
@@ -48,6 +52,22 @@ class Live:
     _stack: AsyncExitStack
     _shared: dict[tuple[str, ...], Client] = field(default_factory=dict)
     _own: dict[str, Client] = field(default_factory=dict)
+    redactor: Redactor = field(init=False)
+    """Masks every secret of the inventory, what looks like one, and what `keep_secret` was given."""
+    _secrets: set[str] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._secrets = {login.password.get_secret_value() for login in self.logins.values()}
+        self.redactor = Redactor(self._secrets, vendor_patterns())
+        self._stack.enter_context(masked_logs(self.redactor))
+
+    def keep_secret(self, *secrets: str) -> None:
+        """Mask these too, such as a model's key: in readings, records and prompts from now on, and in the logs."""
+        if self._secrets.issuperset(filter(None, secrets)):
+            return
+        self._secrets |= set(secrets)
+        self.redactor = Redactor(self._secrets, vendor_patterns())
+        self._stack.enter_context(masked_logs(self.redactor))
 
     def probe_client(self, resource: Resource) -> Client:
         """A client for measuring; resources at the same address with the same logins share one."""
@@ -84,12 +104,20 @@ async def live(inventory: str) -> AsyncIterator[Live]:
         return
     loaded = await load_inventory(inventory)
     async with AsyncExitStack() as stack:
-        records = await Records.open(await load_records_url())
+        records_url = await load_records_url()
+        records = await Records.open(records_url)
         stack.push_async_callback(records.close)
         opened = Live(loaded, records, load_catalog(), await load_logins(loaded), stack)
+        opened.keep_secret(unquote(urlsplit(records_url).password or ""))
         token = _current.set(opened)
         try:
             yield opened
+        except Exception as error:
+            # Whoever catches it shows it: Prefect in the run's final state.
+            masked = opened.redactor.known(str(error))
+            if masked == str(error):
+                raise
+            raise EvenkeelError(f"{type(error).__name__}: {masked}") from None
         finally:
             _current.reset(token)
 

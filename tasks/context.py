@@ -13,35 +13,46 @@ from tasks.connecting import Live, current
 from tasks.core.declare import NoArgs, Tool
 from tasks.core.detection import open_incident
 from tasks.core.errors import EvenkeelError
-from tasks.core.models import Attempt, Context, FixRecord, Incident, Observation
+from tasks.core.log_templates import count_templates
+from tasks.core.models import Attempt, Context, FixRecord, Incident, Observation, Outcome
+from tasks.core.rendering import number
 from tasks.probing import probe_all
 
 PAST_FIXES = 5
-LOG_LINES = 20
+RECENT_CHANGES = 10
+LOG_LINES = 200
+VALUE_LENGTH = 60
 
 
 @task(name="gather", task_run_name="gather context of {incident.resource}", cache_policy=NO_CACHE, persist_result=False)
 async def gather_context(incident: Incident, attempts: tuple[Attempt, ...]) -> Context:
     """The resource measured anew, what its read-only tools say, its dependencies, its log and its past fixes."""
-    live = current()
+    return await context_of(current(), incident, attempts)
+
+
+async def context_of(live: Live, incident: Incident, attempts: tuple[Attempt, ...]) -> Context:
+    """The same outside of a flow. Whatever came from servers, records or people has no secrets left in it."""
     resource = live.inventory.resource(incident.resource)
     relatives = sorted(dependencies_of(resource.name, live.inventory.resources))
     measured, facts, past, lines = await asyncio.gather(
         probe_all(live, [resource, *(live.inventory.resource(name) for name in relatives)]),
         _read_facts(live, resource),
-        live.records.history(resource=resource.name, inventory=live.inventory.name, limit=PAST_FIXES),
+        live.records.history(resource=resource.name, inventory=live.inventory.name, limit=PAST_FIXES + 1),
         _log_lines(live, resource),
     )
     observation, *dependencies = measured
+    # The remediation that asks is itself on record.
+    past = [record for record in past if record.id != incident.id][:PAST_FIXES]
     return Context(
         incident=incident,
         resource=resource,
         observation=observation,
         facts=facts,
         dependencies=tuple(dependencies),
-        past_fixes=tuple(_line(record) for record in past),
-        error_lines=tuple(lines),
-        attempts=attempts,
+        past_fixes=tuple(live.redactor.text(_line(record)) for record in past),
+        recent_changes=tuple(live.redactor.text(line) for record in past for line in _changes(record))[:RECENT_CHANGES],
+        error_lines=lines,
+        attempts=tuple(attempt.model_copy(update={"comment": live.redactor.text(attempt.comment)}) for attempt in attempts),
         tools=tuple(summarise(tool) for tool in live.catalog.tools_for(resource.kind).values()),
     )
 
@@ -66,23 +77,40 @@ async def _read(live: Live, resource: Resource, tool: Tool) -> dict[str, JsonVal
             change = await tool.function(live.tool_client(resource), NoArgs())
     except (EvenkeelError, TimeoutError) as error:
         # A server in trouble may not answer; that is a fact too.
-        get_run_logger().warning("%s on %s: %s", tool.name, resource.name, error or type(error).__name__)
-        return {"error": str(error) or "no answer in time"}
-    return dict(change.after)
+        why = live.redactor.text(str(error)) or "no answer in time"
+        get_run_logger().warning("%s on %s: %s", tool.name, resource.name, why)
+        return {"error": why}
+    return live.redactor.value(change.after)
 
 
-async def _log_lines(live: Live, resource: Resource) -> list[str]:
+async def _log_lines(live: Live, resource: Resource) -> tuple[str, ...]:
     runtime = getattr(live.tool_client(resource), "runtime", None)
     if runtime is None:
-        return []
+        return ()
     try:
-        lines = await runtime.log(lines=200)
+        lines = await runtime.log(lines=LOG_LINES)
     except EvenkeelError as error:
-        return [f"log: {error}"]
-    wanted = [
-        line for line in lines if any(level in line for level in ("ERROR", "WARNING", "CRITICAL", "FATAL", "[error]", "[crit]", "[alert]"))
-    ]
-    return wanted[-LOG_LINES:]
+        return (live.redactor.text(f"log: {error}"),)
+    # As one text, for a private key goes over several lines; and before the templates, which could cut a secret in two.
+    return count_templates(live.redactor.text("\n".join(lines)).splitlines())
+
+
+def _changes(record: FixRecord) -> list[str]:
+    """What a remediation changed, the last change first."""
+    outcomes = [outcome for attempt in record.attempts for outcome in attempt.outcomes if outcome.changed_something]
+    return [_change(outcome) for outcome in reversed(outcomes)]
+
+
+def _change(outcome: Outcome) -> str:
+    before, after = (outcome.change.before, outcome.change.after) if outcome.change else ({}, {})
+    changed = [f"{name} {_short(before.get(name))} -> {_short(value)}" for name, value in after.items() if before.get(name) != value]
+    what = ", ".join(changed) or "its reply was lost, so nobody knows what it changed"
+    took_back = " (took an earlier step back)" if outcome.undoes else ""
+    return f"{outcome.started_at:%Y-%m-%d %H:%M:%SZ} {outcome.step.tool}{took_back}: {what}"
+
+
+def _short(value: JsonValue) -> str:
+    return number(value)[:VALUE_LENGTH]
 
 
 def _line(record: FixRecord) -> str:

@@ -15,6 +15,7 @@ from tasks.core.detection import Detection, Escalation, Track, detect
 from tasks.core.errors import ProbeBroken
 from tasks.core.models import Observation
 from tasks.core.verdicts import observe, unknown
+from tasks.redacting import redacted_observation
 
 CONFIRM_AFTER_SECONDS = 0.1
 DEADLINE_SLACK_SECONDS = 0.5
@@ -30,7 +31,11 @@ class Sweep:
 
 
 async def probe_resource(live: Live, resource: Resource) -> Observation:
-    """One observation; a probe that is broken or never ends gives UNKNOWN, which says nothing about the server."""
+    """One observation, without secrets; a probe that is broken or never ends gives UNKNOWN, which says nothing about the server."""
+    return redacted_observation(live.redactor, await _measure(live, resource))
+
+
+async def _measure(live: Live, resource: Resource) -> Observation:
     probe = live.catalog.probes[resource.kind]
     taken_at = datetime.now(UTC)
     started = time.monotonic()

@@ -167,6 +167,8 @@ class ToolSummary(Model):
     name: str
     summary: str
     risk: Risk
+    undo: str | None = Field(None, description="The tool that takes it back.")
+    symptoms: tuple[str, ...] = Field((), description="It runs only while one of these is measured; empty: no such condition.")
     args_schema: dict[str, Any]
 
 

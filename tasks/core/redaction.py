@@ -19,9 +19,11 @@ V = TypeVar("V")
 # Stands for the mask while rules are at work, so that none of them sees words or brackets in it. Unicode keeps it for internal use.
 _HOLE = "\ufdd0"
 
+# Nginx's proxy_pass and the like name an address.
+_NO_ADDRESS = "".join(f"(?<!{protocol}_)" for protocol in ("proxy", "fastcgi", "uwsgi", "scgi", "grpc", "memcached"))
 # What a figure may stand for too (a PIN), and what mostly stands before figures when it is no secret (12 tokens).
 _STRONG = (
-    r"(?:password|passwd|passphrase|passcode|secret|(?<![a-z])pass|(?<![a-z])pwd(?!=/)|pgpass|auth[_-]?pass|requirepass|(?:master|primary)auth"
+    rf"(?:password|passwd|passphrase|passcode|secret|{_NO_ADDRESS}(?<![a-z])pass|(?<![a-z])pwd(?!=/)|pgpass|auth[_-]?pass|requirepass|(?:master|primary)auth"
     r"|(?:api|access|private|secret|signing|encryption|account|auth|service)[_-]?key(?:[_-]?base)?)"
 )
 _WEAK = r"(?:token|authorization|cookie|credentials?|(?:php|j|asp\.?net_)?sess(?:ion)?id|x-goog-api-key)"
@@ -79,6 +81,8 @@ _OWN_PATTERNS = tuple(
     )
 )
 _SHORTEST_TOKEN = 12
+_LETTERS_OF_TOKENS = re.compile(r"[A-Z0-9]")
+_BETWEEN = re.compile(r"[=:\s]")
 # Looking for these words is cheap; the rules run only where one of them stands.
 _HINTS = (
     *("pass", "pwd", "secret", "key", "masterauth", "primaryauth", "token", "authorization", "cookie", "credential", "sess"),
@@ -157,7 +161,7 @@ class Redactor:
         return any(secret in decoded for secret in self._secrets)
 
     def _by_pattern(self, text: str) -> str:
-        if len(text) < _SHORTEST_TOKEN:
+        if len(text) < _SHORTEST_TOKEN or _LETTERS_OF_TOKENS.search(text) is None:
             return text
         for pattern in self._patterns:
             text = pattern.sub(_masked_token, text)
@@ -204,7 +208,7 @@ def _base64_cores(secret: str) -> set[str]:
 
 def _by_rule(text: str) -> str:
     lowered = text.lower()
-    if not any(hint in lowered for hint in _HINTS):
+    if _BETWEEN.search(text) is None or not any(hint in lowered for hint in _HINTS):
         return text
     text = _PEM.sub(_HOLE, text)
     for rule in _RULES:

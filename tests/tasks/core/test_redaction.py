@@ -163,7 +163,8 @@ def test_rules(text: str, redacted: str) -> None:
         "SELECT * FROM orders WHERE id = ANY($1) AND note = ?",
         "connect() failed (111: Connection refused) while connecting to upstream, client: 10.0.0.1",
         "550e8400-e29b-41d4-a716-446655440000 deadbeefdeadbeef 2026-01-01T00:00:00.000Z",
-        "/work/lab/nginx/nginx.conf",
+        "/srv/lab/nginx/nginx.conf",
+        "proxy_pass: http://127.0.0.1:3000",
         "[masked]",
     ],
 )
@@ -180,6 +181,7 @@ def test_values_under_a_secret_key() -> None:
         "error: password": 3,
         "password_encryption": "scram-sha-256",
         "keys": 4000,
+        "proxy_pass": "http://127.0.0.1:3000",
     }
     assert RULES.value(given_values) == {
         "password": MASK,
@@ -189,6 +191,7 @@ def test_values_under_a_secret_key() -> None:
         "error: password": 3,
         "password_encryption": "scram-sha-256",
         "keys": 4000,
+        "proxy_pass": "http://127.0.0.1:3000",
     }
 
 
