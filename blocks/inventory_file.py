@@ -13,6 +13,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from blocks.errors import ConfigurationError
+from blocks.gemini_section import SECRETS as GEMINI_SECRETS
+from blocks.gemini_section import Gemini, gemini_of_environment
 from blocks.lines import Location, read_yaml
 from blocks.naming import block_owners
 from blocks.notify import SECRETS, Notify
@@ -38,6 +40,7 @@ class Registration(Model):
     records_url: SecretStr | None = None
     retention_days: float | None = None
     notify: Notify | None = None
+    gemini: Gemini | None = None
 
 
 class _LoginEntry(Model):
@@ -73,13 +76,16 @@ class _Reading:
     def registration(self) -> Registration:
         records = self._records(self._data.get("records"))
         notify = self._notify(self._data["notify"]) if "notify" in self._data else None
-        self._refuse_misplaced({name: value for name, value in self._data.items() if name != "notify"}, ())
+        gemini = self._gemini()
+        self._refuse_misplaced({name: value for name, value in self._data.items() if name not in {"notify", "gemini"}}, ())
         credentials: dict[tuple[str, str], Credential] = {}
         resources = self._data.get("resources")
         if isinstance(resources, list):
             resources = [self._without_logins(one, position, credentials) for position, one in enumerate(resources)]
-        fields = {name: value for name, value in self._data.items() if name not in {"records", "resources", "notify"}}
-        inventory = self._checked(Inventory, fields | ({} if resources is None else {"resources": resources}), (), also=("records", "notify"))
+        fields = {name: value for name, value in self._data.items() if name not in {"records", "resources", "notify", "gemini"}}
+        inventory = self._checked(
+            Inventory, fields | ({} if resources is None else {"resources": resources}), (), also=("records", "notify", "gemini")
+        )
         if inventory is not None:
             self._refuse_two_passwords(inventory, credentials)
         if self._problems or inventory is None:
@@ -90,6 +96,7 @@ class _Reading:
             records_url=records[0],
             retention_days=records[1],
             notify=notify,
+            gemini=gemini,
         )
 
     def _records(self, entry: Any) -> tuple[SecretStr | None, float | None]:
@@ -109,6 +116,23 @@ class _Reading:
             if isinstance(within, dict) and name in within:
                 within[name] = self._password(within[name], ("notify", *path, name), "secret")
         return self._checked(Notify, resolved, ("notify",)) if len(self._problems) == before else None
+
+    def _gemini(self) -> Gemini | None:
+        if "gemini" not in self._data:
+            try:
+                return gemini_of_environment(self._environment)
+            except ConfigurationError as error:
+                for text in error.problems:
+                    self._problem((), text)
+                return None
+        entry = self._data["gemini"]
+        if entry is None:
+            return None
+        before = len(self._problems)
+        if isinstance(entry, dict):
+            secrets = {name: self._password(entry[name], ("gemini", name), "secret") for name in GEMINI_SECRETS if name in entry}
+            entry = entry | secrets
+        return self._checked(Gemini, entry, ("gemini",)) if len(self._problems) == before else None
 
     def _without_logins(self, resource: Any, position: int, credentials: dict[tuple[str, str], Credential]) -> Any:
         """The resource with user names for its logins, as the schema has it; the logins go to the credentials."""

@@ -19,6 +19,7 @@ from pydantic import SecretStr, ValidationError
 from blocks.credentials import Login
 from blocks.documents import read, write
 from blocks.errors import ConfigurationError
+from blocks.gemini import save_gemini
 from blocks.inventory import InventoryBlock, save_inventory
 from blocks.inventory_file import Registration, parse_inventory
 from blocks.naming import block_name, block_owners, block_serves
@@ -53,12 +54,13 @@ async def register(registration: Registration) -> Saved:
         before = (await read(client, InventoryBlock, [inventory.name])).get(inventory.name)
         written = await write(client, logins)
         written += await write(client, {RECORDS: await _records(client, registration)})
-        written += await save_inventory(client, inventory)
+        planning_written, planning_deleted = await save_gemini(client, inventory.name, registration.gemini)
+        written += planning_written + await save_inventory(client, inventory)
         stale = await _stale(client, before, logins)
         for document in stale:
             await client.delete_block_document(document.id)
         told = await save_notifications(client, inventory.name, registration.notify)
-    return Saved(written + told.written, len(stale) + told.deleted)
+    return Saved(written + told.written, len(stale) + planning_deleted + told.deleted)
 
 
 async def _refuse_collisions(client: PrefectClient, inventory: Inventory) -> None:

@@ -1,5 +1,6 @@
 """From saved blocks to live clients: one set for each monitor or remediation, shared with the subflows it starts."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
@@ -8,9 +9,11 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 import httpx
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from blocks.credentials import Login
+from blocks.gemini import GeminiBlock, load_gemini
 from blocks.inventory import load_inventory, load_logins
 from blocks.records import load_records_url
 from blocks.schema import Inventory, Kind, Resource
@@ -23,6 +26,7 @@ from tasks.clients.runtime import Runtime, SupervisedProcess
 from tasks.clients.web import WebClient
 from tasks.core.errors import EvenkeelError
 from tasks.core.redaction import Redactor
+from tasks.planners.gemini_client import GeminiAccess, GeminiClient
 from tasks.records.repository import Records
 from tasks.redacting import masked_logs, vendor_patterns
 
@@ -49,9 +53,11 @@ class Live:
     records: Records
     catalog: Catalog
     logins: dict[tuple[str, str], Login]
+    gemini: GeminiBlock | None
     _stack: AsyncExitStack
     _shared: dict[tuple[str, ...], Client] = field(default_factory=dict)
     _own: dict[str, Client] = field(default_factory=dict)
+    _gemini_client: GeminiClient | None = None
     redactor: Redactor = field(init=False)
     """Masks every secret of the inventory, what looks like one, and what `keep_secret` was given."""
     _secrets: set[str] = field(init=False, repr=False)
@@ -86,6 +92,15 @@ class Live:
             self._own[resource.name] = self._open(resource)
         return self._own[resource.name]
 
+    def gemini_client(self, block: GeminiBlock) -> GeminiClient:
+        """The client with which Gemini is asked; opened when it is first needed."""
+        if self._gemini_client is None:
+            access = GeminiAccess(_secret(block.api_key), _secret(block.service_account))
+            self.keep_secret(*access.secrets)
+            self._gemini_client = GeminiClient(block.settings, access)
+            self._stack.push_async_callback(self._gemini_client.close)
+        return self._gemini_client
+
     def _open(self, resource: Resource) -> Client:
         client = open_client(resource, {purpose: self.logins[resource.name, purpose] for purpose in resource.logins})
         self._stack.push_async_callback(client.close)
@@ -107,7 +122,7 @@ async def live(inventory: str) -> AsyncIterator[Live]:
         records_url = await load_records_url()
         records = await Records.open(records_url)
         stack.push_async_callback(records.close)
-        opened = Live(loaded, records, load_catalog(), await load_logins(loaded), stack)
+        opened = Live(loaded, records, load_catalog(), *await asyncio.gather(load_logins(loaded), load_gemini(inventory)), stack)
         opened.keep_secret(unquote(urlsplit(records_url).password or ""))
         token = _current.set(opened)
         try:
@@ -157,6 +172,10 @@ def _redis(resource: Resource, login: Login | None) -> Redis:
     if login is None:
         return open_redis(host, int(port))
     return open_redis(host, int(port), username=login.username, password=login.password.get_secret_value())
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
 
 
 def _postgres_login(login: Login) -> PostgresLogin:

@@ -1,19 +1,75 @@
-"""Asking a planner."""
+"""Asking a planner: Gemini where the inventory has it, else the runbooks."""
+
+import asyncio
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from pydantic import JsonValue
 
-from tasks.connecting import current
-from tasks.core.models import Context, Plan
+from tasks.connecting import Live, current
+from tasks.core.errors import EvenkeelError
+from tasks.core.models import Context, Plan, Step
+from tasks.execution import call_tool
+from tasks.planners.fallback import FallbackPlanner, Logger
+from tasks.planners.gemini import GeminiPlanner
+from tasks.planners.gemini_client import load_sdk
+from tasks.planners.protocol import Planner
 from tasks.planners.runbooks import RunbookPlanner
+from tasks.redacting import redacted_error
 
 
 @task(name="plan", task_run_name="plan for {context.incident.resource}", cache_policy=NO_CACHE, persist_result=False)
 async def make_plan(context: Context) -> Plan:
-    """A checked plan; which planner made it stands in the plan."""
-    live = current()
-    plan = await RunbookPlanner(live.catalog, live.inventory.rules).plan(context)
-    get_run_logger().info("%s plans: %s (%s)", plan.planner, plan.decision, plan.diagnosis)
+    """A checked plan; which planner made it, how it came about and what it used stand in the plan."""
+    live, logger = current(), get_run_logger()
+    plan = await planner_of(live, logger).plan(context)
+    logger.info("%s plans: %s (%s)", plan.planner, plan.decision, plan.diagnosis)
     for step in plan.steps:
-        get_run_logger().info("step: %s %s, because %s", step.tool, step.args, step.why)
+        logger.info("step: %s %s, because %s", step.tool, step.args, step.why)
+    for note in plan.notes:
+        logger.info("note: %s", note)
+    used = plan.usage
+    if used.requests:
+        logger.info(
+            "used: %d requests, %d input and %d output tokens, %.4f dollars, %.2f s of waiting for the model",
+            used.requests,
+            used.input_tokens,
+            used.output_tokens,
+            used.dollars,
+            used.seconds,
+        )
     return plan
+
+
+def planner_of(live: Live, logger: Logger) -> Planner:
+    """The planner of an inventory."""
+    runbook = RunbookPlanner(live.catalog, live.inventory.rules)
+    block = live.gemini
+    if block is None:
+        return runbook
+
+    async def read(step: Step) -> dict[str, JsonValue]:
+        # What is read goes to the model and into the plan's notes.
+        try:
+            change = await call_tool(live, step)
+        except EvenkeelError as error:
+            masked = redacted_error(live.redactor, error)
+            if masked is None:
+                raise
+            raise masked from None
+        return live.redactor.value(dict(change.after))
+
+    return FallbackPlanner(
+        settings=block.settings,
+        open_model=lambda: GeminiPlanner(live.gemini_client(block), live.catalog, live.inventory.rules, read),
+        runbook=runbook,
+        records=live.records,
+        account=f"gemini/{live.inventory.name}",
+        logger=logger,
+    )
+
+
+async def prepare_planner(live: Live) -> None:
+    """Load what planning needs, in a thread, so that the first incident of a process need not wait for it."""
+    if live.gemini is not None:
+        await asyncio.to_thread(load_sdk)

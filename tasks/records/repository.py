@@ -5,11 +5,12 @@ from typing import Self
 
 from tasks.records.database import Database
 from tasks.records.fixes import Fixes
+from tasks.records.planner_use import PlannerUse
 from tasks.records.precedents import Precedents
 from tasks.records.sweeps import Sweeps
 
 
-class Records(Fixes, Precedents, Sweeps):
+class Records(Fixes, PlannerUse, Precedents, Sweeps):
     """The records of every fix; they are also the lock that lets only one fix of a resource be open.
 
     Holds between processes, on one machine with SQLite and on many with PostgreSQL, and after the end of any of them.

@@ -7,7 +7,7 @@ import pytest
 from blocks.errors import ConfigurationError
 from blocks.inventory_file import parse_inventory
 from blocks.register import read_environment_file
-from blocks.schema import Autonomy, Kind
+from blocks.schema import Autonomy, GeminiSettings, Kind
 from compose.description import LabDescription
 
 EXAMPLE = Path(__file__).parents[2] / "blocks" / "inventory.example.yaml"
@@ -49,7 +49,7 @@ def test_logins_are_taken_out_of_the_inventory() -> None:
 
 
 def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource() -> None:
-    names = ("SHOP_CACHE_MONITOR_PASSWORD", "SHOP_DB_MONITOR_PASSWORD", "SHOP_DB_APPLICATION_PASSWORD")
+    names = ("SHOP_CACHE_MONITOR_PASSWORD", "SHOP_DB_MONITOR_PASSWORD", "SHOP_DB_APPLICATION_PASSWORD", "GEMINI_API_KEY")
     channels = {
         "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/x",
         "ON_CALL_WEBHOOK_URL": "https://x",
@@ -63,6 +63,8 @@ def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource
     assert found.retention_days == 90
     assert found.notify is not None
     assert found.notify.model_fields_set == {"slack", "webhook", "email"}
+    assert found.gemini is not None
+    assert found.gemini.settings == GeminiSettings()
 
 
 def test_a_real_labs_inventory_is_valid(fresh_database: LabDescription) -> None:
