@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import case, func, select
+from sqlalchemy import case, exists, func, select
 
 from tasks.records.database import Database
 from tasks.records.rows import JournalEntry
@@ -25,7 +25,8 @@ class Precedents:
     async def steps_since(self, inventory: str, resource: str, since: datetime, *, besides: str) -> list[JournalEntry]:
         """The steps that other fixes of the resource began since then, oldest first."""
         columns = [steps.c[name] for name in JournalEntry.model_fields]
-        wanted = (fixes.c.inventory == inventory, fixes.c.resource == resource, fixes.c.id != besides, steps.c.begun_at >= since)
-        query = select(*columns).join(fixes, fixes.c.id == steps.c.fix_id).where(*wanted).order_by(steps.c.begun_at)
+        of_resource = (fixes.c.id == steps.c.fix_id, fixes.c.inventory == inventory, fixes.c.resource == resource, fixes.c.id != besides)
+        # Not a join: SQLite would then go through every fix of the resource, where the steps of the last minutes are few.
+        query = select(*columns).where(steps.c.begun_at >= since, exists().where(*of_resource)).order_by(steps.c.begun_at)
         async with self._database.begin() as connection:
             return [JournalEntry.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()]

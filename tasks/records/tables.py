@@ -114,6 +114,7 @@ steps = Table(
     Column("begun_at", Utc, nullable=False),
     _json("outcome", nullable=True),
 )
+Index("evenkeel_steps_by_time", steps.c.begun_at)
 
 statuses = Table(
     "evenkeel_statuses",
