@@ -15,6 +15,7 @@ from flows.remediate import AutonomyChoice, remediate
 from tasks.connecting import Live, live
 from tasks.core.detection import Escalation, Track
 from tasks.core.models import Incident
+from tasks.planning import prepare_planner
 from tasks.probing import Sweep, sweep
 from tasks.publishing import publish_status
 from tasks.recording import take_over_abandoned
@@ -35,6 +36,7 @@ class Watch:
     trends: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=TREND_LENGTH)))
     remediations: dict[str, asyncio.Task[State[Any]]] = field(default_factory=dict)
     publication: asyncio.Task[None] | None = None
+    preparation: asyncio.Task[None] | None = None
     published_at: float = float("-inf")
     shown: dict[str, tuple[str, str]] = field(default_factory=dict)
     sweeps: int = 0
@@ -65,8 +67,7 @@ async def monitor(
         if watch.remediations:
             get_run_logger().info("%s; waiting for %d remediation(s)", why, len(watch.remediations))
             await asyncio.gather(*watch.remediations.values())
-        if watch.publication is not None:
-            await watch.publication
+        await asyncio.gather(*filter(None, (watch.publication, watch.preparation)))
     return Completed(message=f"{watch.sweeps} sweeps, {watch.incidents} incident(s); {why}")
 
 
@@ -83,6 +84,8 @@ async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window
             _start(watch, incident)
         _publish(watch, found)
         _collect(watch)
+        if watch.preparation is None:
+            watch.preparation = asyncio.create_task(prepare_planner(watch.live))
         if not await watch.live.records.monitor_swept(watch.live.inventory.name, watch.run_id, datetime.now(UTC)):
             return "the next run has taken over"
         due = max(due + sweep_every_seconds, time.monotonic())

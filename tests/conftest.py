@@ -1,5 +1,6 @@
 """Real servers for the tests: one whole lab a session, and partial ones that a test module may spoil."""
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -7,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from blocks.gemini_section import BASE_URLS, KEY, MODEL
 from compose.description import LabDescription
 from compose.lab import lab_running
+
+for variable in (KEY, MODEL, *BASE_URLS):
+    os.environ.pop(variable, None)  # whatever the shell has, no test asks the real Gemini
 
 StartLab = Callable[..., AbstractContextManager[LabDescription]]
 

@@ -18,9 +18,11 @@ from compose.stack import Stack, stack
 from tests.benchmarks import sweeps
 from tests.benchmarks.hard_coded import FAULTS, floor, until_healed
 from tests.benchmarks.monit import installed, monit
+from tests.benchmarks.planning import planning
 
 REPORT = Path("build/bench.json")
 COUNTS = (3, 100, 1000)
+PLANS = 20
 
 
 def summary(values: list[float | None]) -> dict[str, Any]:
@@ -84,6 +86,8 @@ async def bench(repeats: int) -> int:
             for name in FAULTS:
                 with doing(f"hard-coded check every 2 s: {name}, {repeats} times"):
                     report["floor"][name] = summary([await floor(lab, name) for _ in range(repeats)])
+            with doing(f"planning with a scripted model, {PLANS} times each"):
+                report["planning"] = await planning(lab, directory, PLANS)
             report["monit"] = {} if installed() else "not installed"
             for name in FAULTS if installed() else ():
                 with doing(f"monit every 5 s: {name}, {repeats} times"):
@@ -97,7 +101,7 @@ async def bench(repeats: int) -> int:
 
 
 def show(report: dict[str, Any]) -> None:
-    """The report as two tables."""
+    """The report as tables."""
     table = Table(title="Seconds from injection to healthy: median (least to most) of the trials")
     for title in ("fault", "evenkeel", "detection to healthy", "floor", "times the floor", "monit, 5 s"):
         table.add_column(title)
@@ -113,6 +117,13 @@ def show(report: dict[str, Any]) -> None:
     for one in report["sweeps"]:
         added = ", ".join(f"{name} {count}" for name, count in one["rows_added"].items() if count)
         table.add_row(str(one["resources"]), f"{one['seconds_per_sweep']:.3f}", str(one["peak_memory_mib"]), added)
+    console.print(table)
+    table = Table(title="Planning with Gemini, without the model's own time")
+    for title in ("fault", "milliseconds (most)", "requests", "input tokens", "output tokens"):
+        table.add_column(title)
+    for name, one in report["planning"]["incidents"].items():
+        own = f"{1000 * one['median_own_seconds']:.0f} ({1000 * one['max_own_seconds']:.0f})"
+        table.add_row(name, own, *(str(one[field]) for field in ("requests", "input_tokens", "output_tokens")))
     console.print(table)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import BlockDocumentUpdate
 
 from blocks.documents import read
 from blocks.errors import ConfigurationError
@@ -142,6 +143,6 @@ async def test_a_block_that_was_edited_into_nonsense_says_where() -> None:
     async with get_client() as client:
         document = (await read(client, GeminiBlock, [name]))[name]
         data = {**document.data, "settings": {**document.data["settings"], "total_seconds": -1}}
-        await client.request("PATCH", f"/block_documents/{document.id}", json={"data": data, "merge_existing_data": False})
+        await client.update_block_document(document.id, BlockDocumentUpdate(data=data, merge_existing_data=False))
     with pytest.raises(ConfigurationError, match=r"settings\.total_seconds.*edit the Evenkeel Gemini block"):
         await load_gemini(name)
