@@ -9,6 +9,7 @@ from pydantic import JsonValue
 from tasks.connecting import Live, current
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import Context, Plan, Step
+from tasks.core.rendering import usage_text
 from tasks.execution import call_tool
 from tasks.planners.fallback import FallbackPlanner, Logger
 from tasks.planners.gemini import GeminiPlanner
@@ -28,16 +29,8 @@ async def make_plan(context: Context) -> Plan:
         logger.info("step: %s %s, because %s", step.tool, step.args, step.why)
     for note in plan.notes:
         logger.info("note: %s", note)
-    used = plan.usage
-    if used.requests:
-        logger.info(
-            "used: %d requests, %d input and %d output tokens, %.4f dollars, %.2f s of waiting for the model",
-            used.requests,
-            used.input_tokens,
-            used.output_tokens,
-            used.dollars,
-            used.seconds,
-        )
+    if used := usage_text(plan.usage):
+        logger.info("used: %s", used)
     return plan
 
 

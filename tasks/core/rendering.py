@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tasks.core.declare import Tool
-from tasks.core.models import Attempt, Context, FixRecord, Health, Observation, Outcome, Plan, Verdict
+from tasks.core.models import Attempt, Context, FixRecord, Health, Observation, Outcome, Plan, Usage, Verdict
 from tasks.core.policy import LOSS
 from tasks.core.verdicts import trend
 
@@ -57,6 +57,21 @@ def cell(text: object) -> str:
     return str(text).replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")[:300]
 
 
+def usage_text(used: Usage) -> str:
+    """What a planner has used, in one line; empty where no model was asked."""
+    if not used.requests:
+        return ""
+    requests = "1 request" if used.requests == 1 else f"{used.requests} requests"
+    tokens = f"{used.input_tokens} input and {used.output_tokens} output tokens"
+    return f"{requests}, {tokens}, {used.dollars:.4f} dollars, {used.seconds:.2f} s of waiting for the model"
+
+
+def _origin(plan: Plan) -> list[str]:
+    """How a plan came about and what it used, as markdown lines."""
+    used = usage_text(plan.usage)
+    return [*([f"**Used:** {used}"] if used else []), "", *[f"- note: {cell(note)}" for note in plan.notes], ""]
+
+
 def planning_markdown(context: Context, plan: Plan, rulings: Iterable[str]) -> str:
     """The planner's question and answer."""
     question = context.model_dump(mode="json", include={"observation", "facts", "dependencies", "past_fixes", "error_lines"})
@@ -75,7 +90,7 @@ def planning_markdown(context: Context, plan: Plan, rulings: Iterable[str]) -> s
             "",
             f"**Reasoning:** {cell(plan.reasoning) or '-'}",
             f"**Expected:** {cell(plan.expected) or '-'}",
-            "",
+            *_origin(plan),
             *steps,
             "",
             "## Question",
@@ -180,7 +195,7 @@ def incident_markdown(record: FixRecord) -> str:
 
 
 def _attempt_markdown(position: int, attempt: Attempt) -> list[str]:
-    lines = [f"## Attempt {position}, planned by {attempt.plan.planner}", cell(attempt.plan.diagnosis), ""]
+    lines = [f"## Attempt {position}, planned by {attempt.plan.planner}", cell(attempt.plan.diagnosis), "", *_origin(attempt.plan)]
     for outcome in attempt.outcomes:
         title = f"{'undo: ' if outcome.undoes else ''}`{outcome.step.tool}` {json.dumps(outcome.step.args)}"
         lines += [f"### {title}: {outcome.status} in {outcome.seconds:.2f} s", cell(outcome.step.why), ""]

@@ -16,7 +16,7 @@ from rich.table import Table
 from blocks.records_url import DEFAULT_PATH, records_url
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import FixRecord, Verdict
-from tasks.core.rendering import history_row, validation_rows
+from tasks.core.rendering import history_row, usage_text, validation_rows
 from tasks.records.fixes import HISTORY_LIMIT
 from tasks.records.repository import Records
 from tasks.records.rows import JournalEntry
@@ -112,6 +112,8 @@ def _show(console: Console, record: FixRecord, journal: Sequence[JournalEntry]) 
     for position, attempt in enumerate(record.attempts, start=1):
         plan = attempt.plan
         console.print(f"{f'plan {position}':>14}  {plan.planner}: {plan.decision}: {_plain(plan.diagnosis)} {_plain(plan.reasoning)}")
+        for said in filter(None, (usage_text(plan.usage), *plan.notes)):
+            console.print(f"{'':>14}  {_plain(said)}")
     _print_table(console, validation_rows(record), "steps and validation")
     interrupted = [{"step": entry.step.tool, "begun": entry.begun_at.isoformat()} for entry in journal if entry.outcome is None]
     if interrupted:
