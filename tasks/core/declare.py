@@ -4,14 +4,14 @@ The decorators attach a declaration to the function as `.declaration`; `tasks.ca
 """
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 from blocks.schema import Kind, Resource, Risk
-from tasks.core.models import Change, Context, Finding, Reading, Step
+from tasks.core.models import Change, Context, Finding, Observation, Reading, Step
 
 MAX_SUMMARY_LENGTH = 100
 
@@ -43,6 +43,10 @@ class Growth:
     """Holds where the inventory sets no limit; none: a person is asked there."""
 
 
+Aim = Callable[[Mapping[str, JsonValue], Observation], str]
+"""Arguments of a step and what was measured -> whom the step hits that was not measured to be the trouble; empty: nobody."""
+
+
 @dataclass(frozen=True)
 class Tool:
     """A typed action on one kind of resource."""
@@ -59,6 +63,8 @@ class Tool:
     symptoms: frozenset[str] = frozenset()
     """The measured precondition: one of these symptoms must show for the policy to let the tool run in a remediation."""
     growth: Growth | None = None
+    aim: Aim | None = None
+    """Holds the arguments against what was measured: whoever was not measured to be the trouble is hit only if a person agrees."""
 
 
 @dataclass(frozen=True)
@@ -142,11 +148,12 @@ def tool(
     timeout_seconds: float = 10,
     symptoms: Collection[str] = (),
     growth: Growth | None = None,
+    aim: Aim | None = None,
 ) -> Callable[[F], F]:
     """Declare `async (client, args) -> Change` as a tool. A REVERSIBLE tool names its undo.
 
     `symptoms` are what it is a remedy for: in a remediation it runs only while one of them is measured.
-    `growth` names the argument that is a capacity, which a remediation only raises.
+    `growth` names the argument that is a capacity, which a remediation only raises. `aim` says whom a step hits without need.
     """
 
     def decorate(function: F) -> F:
@@ -162,7 +169,7 @@ def tool(
         if (risk is Risk.REVERSIBLE) != (undo is not None):
             raise DeclarationError(f"{name}: exactly the REVERSIBLE tools name an undo")
         summary = _first_line(function)
-        declared = Tool(name, service, risk, title, summary, args_model, function, undo, timeout_seconds, frozenset(symptoms), growth)
+        declared = Tool(name, service, risk, title, summary, args_model, function, undo, timeout_seconds, frozenset(symptoms), growth, aim)
         return _attach(function, declared)
 
     return decorate

@@ -89,7 +89,7 @@ def _word(
         return Action.DENY, reason
     on_cache = " on a cache, whose data may be dropped" if tool.risk is Risk.DESTRUCTIVE else ""
     action, reason = Action.ALLOW, f"{tool.risk}{on_cache}, and {_remedied(tool, observation)[0]} is measured"
-    for asked in _questions(tool, resource, rules, standing, autonomies):
+    for asked in _questions(step, tool, resource, observation, rules, standing, autonomies):
         action, reason = Action.ASK, asked
         break
     if Autonomy.PROPOSE in autonomies:
@@ -139,7 +139,18 @@ def _shrinks(step: Step, tool: Tool, resource: Resource, observation: Observatio
             yield f"{tool.growth.argument} {wanted:g} is above limits.{tool.growth.limit}, which is {most}"
 
 
-def _questions(tool: Tool, resource: Resource, rules: Rules, standing: Standing, autonomies: dict[Autonomy, str]) -> Iterator[str]:
+def _questions(
+    step: Step,
+    tool: Tool,
+    resource: Resource,
+    observation: Observation,
+    rules: Rules,
+    standing: Standing,
+    autonomies: dict[Autonomy, str],
+) -> Iterator[str]:
+    hit = "" if tool.aim is None else tool.aim(step.args, observation)
+    if hit:
+        yield f"{tool.name} would hit {hit}"
     if tool.risk is Risk.DESTRUCTIVE and resource.role is Role.STORE:
         yield "destructive on a store: only a person may decide"
     if tool.growth is not None and _limit(tool, resource) is None:

@@ -1,10 +1,11 @@
 """Tools for the sessions of a PostgreSQL server: who holds its connections, and ending those that should not."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
 from psycopg.sql import SQL
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from blocks.schema import Kind, Risk
 from tasks.clients.polling import poll
@@ -12,7 +13,7 @@ from tasks.clients.postgres import Params, PostgresClient
 from tasks.clients.postgres_activity import ACTIVITY_WITH_LONGEST, AGE_SECONDS, BACKUPS, FINGERPRINT, STATE, as_values
 from tasks.core.declare import NoArgs, ToolArgs, tool
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
-from tasks.core.models import Change
+from tasks.core.models import Change, Observation
 
 GONE_SECONDS = 5.0
 
@@ -81,6 +82,33 @@ class TerminateIdle(ToolArgs):
     limit: int = LIMIT
 
 
+def bystanders(args: Mapping[str, JsonValue], observation: Observation) -> str:
+    """Whom ending sessions hits beside those that the reading shows to be the trouble.
+
+    That is one application of one user which holds at least half of all connections, blocks others, or is idle in a transaction for
+    longest. Whatever a plan says for it, ending anybody else's sessions is for a person to decide.
+    """
+    values = observation.reading.values
+    application, user = args.get("application_name"), args.get("user")
+    if application is None or user is None:
+        return "every application or user, where it names none: only one measured to be the trouble is ended without a person"
+    return "" if (application, user) in _troublemakers(values) else f"{application} ({user}), which is not measured to be the trouble"
+
+
+def _troublemakers(values: Mapping[str, JsonValue]) -> set[tuple[JsonValue, JsonValue]]:
+    groups, most, blocker = values.get("top_sessions"), values.get("connections_max"), values.get("blocker")
+    found = {(values.get("oldest_idle_in_transaction_application"), values.get("oldest_idle_in_transaction_user"))}
+    if isinstance(blocker, dict):
+        found.add((blocker.get("application_name"), blocker.get("user")))
+    for group in groups if isinstance(groups, list) else ():
+        if not isinstance(group, dict):
+            continue
+        count = group.get("count")
+        if isinstance(count, int) and isinstance(most, int | float) and count >= most / 2:
+            found.add((group.get("application_name"), group.get("user")))
+    return found
+
+
 @tool(service=Kind.POSTGRES, risk=Risk.READ_ONLY, title="Look at the sessions")
 async def postgres_sessions(client: PostgresClient, args: NoArgs) -> Change:
     """Show who holds the connections: the largest groups of sessions, the longest ones, and who blocks.
@@ -100,6 +128,7 @@ async def postgres_sessions(client: PostgresClient, args: NoArgs) -> Change:
     title="End long queries",
     timeout_seconds=15,
     symptoms={"connections_exhausted", "connections_high", "lock_wait", "slow"},
+    aim=bystanders,
 )
 async def postgres_kill_long_queries(client: PostgresClient, args: KillLongQueries) -> Change:
     """End the sessions whose statement runs for too long, for example those of one application.
@@ -117,6 +146,7 @@ async def postgres_kill_long_queries(client: PostgresClient, args: KillLongQueri
     title="End idle sessions",
     timeout_seconds=15,
     symptoms={"connections_exhausted", "connections_high", "idle_in_transaction", "lock_wait"},
+    aim=bystanders,
 )
 async def postgres_terminate_idle(client: PostgresClient, args: TerminateIdle) -> Change:
     """End sessions that have been idle, or idle in a transaction, for too long.

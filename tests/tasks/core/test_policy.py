@@ -4,11 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pydantic import JsonValue
 
 from blocks.schema import Autonomy, Kind, Limits, Maintenance, Resource, Risk, Role, Rules
 from tasks.catalog import load_catalog
 from tasks.core.models import Finding, Health, Incident, Observation, Reading, Step
 from tasks.core.policy import Action, Ruling, Standing, authorise
+from tests.incidents import context_of
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOOLS = load_catalog().tools
@@ -147,3 +149,33 @@ def test_a_person_is_told_what_could_be_lost_and_how_it_is_undone() -> None:
 def test_a_measurement_of_another_resource_is_no_precondition() -> None:
     other = STORE.model_copy(update={"name": "other"})
     assert "is not the incident's resource" in ruled(SET, resource=other).reason
+
+
+@pytest.mark.parametrize(
+    ("incident", "tool", "args", "action"),
+    [
+        ("db: connections_high", "postgres_kill_long_queries", {"application_name": "reports", "user": "shop"}, Action.ALLOW),
+        ("db: connections_high", "postgres_kill_long_queries", {"application_name": "shop", "user": "shop"}, Action.ASK),
+        ("db: connections_high", "postgres_kill_long_queries", {"application_name": "reports", "user": "postgres"}, Action.ASK),
+        ("db: connections_high", "postgres_kill_long_queries", {"application_name": "reports"}, Action.ASK),
+        ("db: connections_high", "postgres_terminate_idle", {}, Action.ASK),
+        ("db: connections_high by many", "postgres_terminate_idle", {"application_name": "reports", "user": "shop"}, Action.ASK),
+        ("db: lock_wait", "postgres_terminate_idle", {"application_name": "reports", "user": "shop"}, Action.ALLOW),
+        ("db: idle_in_transaction", "postgres_terminate_idle", {"application_name": "reports", "user": "shop"}, Action.ALLOW),
+        ("db: idle_in_transaction", "postgres_terminate_idle", {"application_name": "shop", "user": "shop"}, Action.ASK),
+    ],
+)
+def test_only_sessions_that_were_measured_to_be_the_trouble_end_without_a_person(
+    incident: str, tool: str, args: dict[str, JsonValue], action: Action
+) -> None:
+    context = context_of(incident)
+    ruling = authorise(
+        Step(tool=tool, target="shop-db", args=args, why="test"),
+        TOOLS[tool],
+        incident=context.incident,
+        resource=context.resource,
+        observation=context.observation,
+        rules=Rules(),
+        standing=Standing(now=NOW),
+    )
+    assert ruling.action is action, ruling.reason
