@@ -76,8 +76,9 @@ class GeminiServer:
         assert this is not None
         self._connections.add(this)
         try:
-            # A client that goes away, in whatever way, is part of the play.
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            # A client that goes away, in whatever way, is part of the play. Only __aexit__ cancels, and it waits for the end;
+            # asyncio would report a connection that ends as cancelled as an error.
+            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while await self._answered(reader, writer):
                     pass
         finally:

@@ -96,12 +96,12 @@ def in_turn(*answers: Answer) -> Script:
     return lambda request: answers[min(request.number, len(answers) - 1)]
 
 
-def said(text: str, finish_reason: str = "STOP", **usage: int) -> Answer:
+def said(text: str, finish_reason: str = "STOP", /, **usage: int) -> Answer:
     """The model's answer as text; `usage` overrides what it used, for example promptTokenCount."""
     return _candidate({"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": finish_reason}, usage)
 
 
-def structured(value: Any, finish_reason: str = "STOP", **usage: int) -> Answer:
+def structured(value: Any, finish_reason: str = "STOP", /, **usage: int) -> Answer:
     """The model's answer as JSON."""
     return said(json.dumps(value), finish_reason, **usage)
 
@@ -112,7 +112,7 @@ def calling(*calls: tuple[str, Mapping[str, Any]]) -> Answer:
     return _candidate({"content": {"role": "model", "parts": parts}, "finishReason": "STOP"}, {})
 
 
-def silent(finish_reason: str, **usage: int) -> Answer:
+def silent(finish_reason: str, /, **usage: int) -> Answer:
     """A candidate without content: SAFETY, MAX_TOKENS eaten by thinking, MALFORMED_FUNCTION_CALL and the like."""
     return _candidate({"finishReason": finish_reason}, usage)
 

@@ -1,0 +1,330 @@
+"""Everything that can go wrong with a model, each through the whole flow with a real, full cache.
+
+Whatever the model does, the cache ends healthy by a valid plan or a runbook, or a person is asked; it is never left worse than found.
+"""
+
+import asyncio
+import hashlib
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from blocks.documents import write
+from blocks.gemini import GeminiBlock, save_gemini
+from blocks.inventory import load_inventory, save_inventory
+from blocks.schema import GeminiSettings, Rules
+from compose.control_plane import ControlPlane
+from compose.description import LabDescription, free_ports
+from compose.gemini_server import GeminiServer
+from compose.gemini_wire import Answer, Request, Script, in_turn, refusal, said
+from flows.remediate import remediate
+from flows.reset import reset
+from tasks.connecting import Live, live
+from tasks.core.models import FixRecord, OutcomeStatus, Verdict
+from tasks.planners.gemini_client import load_sdk
+from tests.model_failures import FAILURES
+from tests.scripted_gemini import API_KEY, assert_nothing_leaked, planned, step
+
+pytestmark = pytest.mark.timeout(120)
+
+PATIENT = {"timeout_seconds": 5, "total_seconds": 15}
+IMPATIENT = {"timeout_seconds": 0.25, "total_seconds": 0.9}
+"""Where time is what ends it."""
+GATHER_SECONDS = 5.0
+"""Until a plan is asked for, on a machine that is busy."""
+FOUND_MIB = 64
+RULES = {"settle_seconds": 0, "recover_seconds": 0.3}
+ACCOUNT = "gemini/lab"
+
+
+def connect(lab: LabDescription) -> Redis:
+    """A connection of the test's own."""
+    return Redis(host=lab.cache.host, port=lab.cache.port, username=lab.cache.username, password=lab.cache.password)
+
+
+class Condition(NamedTuple):
+    """What must not be worse afterwards."""
+
+    run_id: str
+    policy: str
+    carts: str
+    test_pages: int
+    evicted: int
+
+
+async def condition(redis: Redis) -> Condition:
+    """As the server itself says."""
+    info = await redis.info()
+    keys = [key async for key in redis.scan_iter(match="*", count=10_000)]
+    carts = sorted(key for key in keys if key.startswith(b"cart:customer-"))
+    digest = hashlib.sha256()
+    async with redis.pipeline(transaction=False) as pipeline:
+        for key in carts:
+            pipeline.hgetall(key)
+        for key, cart in zip(carts, await pipeline.execute(), strict=True):
+            digest.update(repr((key, sorted(cart.items()))).encode())
+    assert carts
+    pages = sum(key.startswith(b"page:test-") for key in keys)
+    return Condition(info["run_id"], info["maxmemory_policy"], digest.hexdigest(), pages, info["evicted_keys"])
+
+
+async def limit_mib(redis: Redis) -> float:
+    return int(str((await redis.config_get("maxmemory"))["maxmemory"])) / 2**20
+
+
+async def fill(redis: Redis) -> None:
+    """Up to 96 % of maxmemory; what is there from the case before counts."""
+    number = 0
+    while True:
+        memory = await redis.info("memory")
+        if memory["used_memory"] >= 0.96 * memory["maxmemory"]:
+            return
+        if await redis.set(f"page:test-{number}", b"x" * 200_000, nx=True) is None:
+            number += 1
+
+
+@dataclass
+class Ground:
+    """A full cache, its inventory with a Gemini block, and the port where the block expects the model."""
+
+    lab: LabDescription
+    port: int
+    opened: Live
+    redis: Redis
+    before: Condition
+    since: datetime
+
+    async def record(self) -> FixRecord:
+        """The one fix that was recorded, checked for what holds in every case."""
+        records = await self.opened.records.history(inventory="lab", since=self.since, limit=5)
+        assert len(records) == 1
+        assert API_KEY not in records[0].model_dump_json()
+        return records[0]
+
+    async def assert_no_worse(self) -> None:
+        assert await condition(self.redis) == self.before
+        assert await limit_mib(self.redis) >= FOUND_MIB
+
+
+@pytest.fixture(scope="module")
+def model_port(control_plane: ControlPlane, lab: LabDescription) -> Iterator[int]:
+    """The port at which the lab's inventory expects Gemini, with little patience; everything as it was afterwards."""
+    port = free_ports(1)[0]
+
+    async def prepare() -> None:
+        load_sdk()  # which takes longer than an impatient plan may
+        await reset()
+        async with get_client() as client:
+            inventory = await load_inventory("lab")
+            await save_inventory(client, inventory.model_copy(update={"rules": inventory.rules.model_copy(update=RULES)}))
+            await write(client, {"lab": block(port)})
+        kept.append(inventory.rules)
+
+    async def restore() -> None:
+        async with get_client() as client:
+            inventory = await load_inventory("lab")
+            await save_inventory(client, inventory.model_copy(update={"rules": kept[0]}))
+            await save_gemini(client, "lab", None)
+        async with connect(lab) as redis:
+            pages = [key async for key in redis.scan_iter(match="page:test-*", count=10_000)]
+            await redis.delete(*pages)
+        await reset()
+
+    kept: list[Rules] = []
+    home = Path(control_plane.environment["PREFECT_HOME"])
+    settings = {PREFECT_API_URL: control_plane.api_url, PREFECT_HOME: home, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(updates=settings), asyncio.Runner() as runner:
+        runner.run(prepare())
+        try:
+            yield port
+        finally:
+            runner.run(restore())
+
+
+def block(port: int, patience: Mapping[str, float] = PATIENT) -> GeminiBlock:
+    """Gemini at that port."""
+    settings = GeminiSettings(model="gemini-test", base_url=f"http://127.0.0.1:{port}", tokens_per_day=10**9, **patience)
+    return GeminiBlock(settings=settings, api_key=SecretStr(API_KEY))
+
+
+@pytest.fixture
+async def ground(model_port: int, lab: LabDescription, prefect_server: ControlPlane) -> AsyncIterator[Ground]:
+    """The full cache at its old limit, and the circuit closed."""
+    async with connect(lab) as redis, live("lab") as opened:
+        await redis.config_set("maxmemory", FOUND_MIB * 2**20)
+        await redis.config_set("maxmemory-policy", "noeviction")
+        await fill(redis)
+        await opened.records.planner_succeeded(ACCOUNT)
+        yield Ground(lab, model_port, opened, redis, await condition(redis), datetime.now(UTC))
+
+
+@pytest.mark.filterwarnings("ignore:SOMETHING_NEW is not a valid FinishReason:UserWarning")  # so the SDK meets what it does not know
+@pytest.mark.parametrize("name", FAILURES)
+async def test_a_runbook_plans_where_the_model_fails(ground: Ground, name: str) -> None:
+    case = FAILURES[name]
+    patience = PATIENT if case.requests is not None else IMPATIENT
+    ground.opened.gemini = block(ground.port, patience)
+    server = GeminiServer(case.script or in_turn(planned(step())), ground.port)
+    if case.script is None:
+        state = await remediate("shop-cache", return_state=True)
+    else:
+        async with server:
+            state = await remediate("shop-cache", return_state=True)
+    record = await ground.record()
+    notes = "\n".join(record.attempts[0].plan.notes)
+    assert (state.name, record.verdict) == ("Completed", Verdict.COMPLETED), notes
+    assert record.planner.startswith("runbook")
+    assert "-> runbook" in notes
+    assert re.search(case.says, notes), notes
+    assert await limit_mib(ground.redis) == 96
+    assert record.timings["planned"] <= patience["total_seconds"] + GATHER_SECONDS
+    assert record.attempts[0].plan.usage.seconds <= patience["total_seconds"] + 0.5
+    assert case.requests is None or len(server.requests) == case.requests, notes
+    assert not [one for one in server.requests if one.model != "gemini-test"]
+    assert_nothing_leaked(server.requests, ground.lab)
+    await ground.assert_no_worse()
+
+
+async def healed_by(ground: Ground, *answers: Answer) -> tuple[str, FixRecord, list[Request]]:
+    """The name of the final state, the record, and what the model was asked."""
+    async with GeminiServer(in_turn(*answers), ground.port) as server:
+        state = await remediate("shop-cache", return_state=True)
+    assert_nothing_leaked(server.requests, ground.lab)
+    await ground.assert_no_worse()
+    return str(state.name), await ground.record(), server.requests
+
+
+async def test_a_valid_plan_is_carried_out_and_its_use_is_recorded(ground: Ground) -> None:
+    verdict, record, requests = await healed_by(ground, planned(step()))
+    assert (verdict, record.planner, await limit_mib(ground.redis)) == ("Completed", "gemini:gemini-test", 100)
+    used = record.attempts[0].plan.usage
+    assert (used.requests, len(requests)) == (1, 1)
+    assert used.input_tokens == requests[0].tokens < 6000
+    assert used.output_tokens > 0
+    assert used.dollars > 0
+    assert requests[0].headers["x-goog-api-key"] == API_KEY
+
+
+@pytest.mark.parametrize(("decision", "verdict"), [("escalate", "Escalated"), ("nothing", "NoActionNeeded")])
+async def test_to_leave_it_is_an_answer_too(ground: Ground, decision: str, verdict: str) -> None:
+    found, record, _ = await healed_by(ground, planned(decision=decision, diagnosis="the sale ends in a minute"))
+    assert (found, record.planner, await limit_mib(ground.redis)) == (verdict, "gemini:gemini-test", FOUND_MIB)
+    assert "the sale ends in a minute" in record.message
+    assert record.attempts[0].outcomes == ()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(said("Sure!"), id="prose"),
+        pytest.param(planned(step(args={"mebibytes": 10**9})), id="out of range"),
+        pytest.param(planned(step(target="shop-db")), id="another resource"),
+    ],
+)
+async def test_an_invalid_answer_is_repaired_once(ground: Ground, first: Answer) -> None:
+    verdict, record, requests = await healed_by(ground, first, planned(step()))
+    assert (verdict, record.planner, await limit_mib(ground.redis)) == ("Completed", "gemini:gemini-test", 100)
+    assert len(requests) == 2
+    assert "repaired" in "\n".join(record.attempts[0].plan.notes)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(refusal(400, "INVALID_ARGUMENT", "The specified schema is too complex."), id="schema too complex"),
+        pytest.param(refusal(429, "RESOURCE_EXHAUSTED", "slow down", 0.05), id="429 with RetryInfo"),
+        pytest.param(refusal(503, "UNAVAILABLE", "overloaded"), id="503"),
+        pytest.param(Answer(b"", reset_after_bytes=0), id="reset"),
+    ],
+)
+async def test_a_passing_failure_is_survived(ground: Ground, first: Answer) -> None:
+    verdict, record, requests = await healed_by(ground, first, planned(step()))
+    assert (verdict, record.planner) == ("Completed", "gemini:gemini-test")
+    assert len(requests) == record.attempts[0].plan.usage.requests == 2
+    assert "again" in "\n".join(record.attempts[0].plan.notes)
+
+
+@pytest.mark.parametrize(
+    "denied",
+    [
+        pytest.param(step(args={"mebibytes": 32}), id="shrinks"),
+        pytest.param(step(args={"mebibytes": 4000}), id="above the limit"),
+        pytest.param(step("redis_restart", args={}), id="for another symptom"),
+    ],
+)
+async def test_what_the_policy_denies_is_not_done(ground: Ground, denied: dict[str, Any]) -> None:
+    verdict, record, _ = await healed_by(ground, planned(denied))
+    assert (verdict, record.verdict, await limit_mib(ground.redis)) == ("Escalated", Verdict.ESCALATED, FOUND_MIB)
+    assert record.attempts[0].outcomes == ()
+    assert record.attempts[0].decisions[0].startswith("deny")
+
+
+async def test_the_next_plan_is_told_what_was_done_and_read_afterwards(ground: Ground) -> None:
+    useless = step("redis_set_eviction_policy", args={"policy": "volatile-ttl"})
+    verdict, record, requests = await healed_by(ground, planned(useless, diagnosis="wrong guess"), planned(step()))
+    assert (verdict, len(record.attempts), len(requests)) == ("Completed", 2, 2)
+    assert [(one.step.tool, one.undoes, one.status) for one in record.attempts[0].outcomes] == [
+        ("redis_set_eviction_policy", False, OutcomeStatus.DONE),
+        ("redis_set_eviction_policy", True, OutcomeStatus.DONE),
+    ]
+    asked_first, asked_again = (request.text for request in requests)
+    assert "wrong guess" not in asked_first
+    assert "volatile-ttl" not in asked_first.partition("memory_percent")[0]
+    for told in ("wrong guess", "redis_set_eviction_policy", "volatile-ttl", "memory_percent"):
+        assert told in asked_again
+
+
+READ_CIRCUIT = f"""
+import asyncio, sys
+from tasks.records.repository import Records
+
+async def read():
+    records = await Records.open(sys.argv[1])
+    print((await records.circuit({ACCOUNT!r})).failures)
+    await records.close()
+
+asyncio.run(read())
+"""
+
+
+async def failures_seen_by_another_process(lab: LabDescription) -> str:
+    """What the circuit of the lab is read as by a process that has only the records."""
+    url = f"sqlite:///{lab.directory / 'records.db'}"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", READ_CIRCUIT, url, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    return output.decode().strip()
+
+
+async def test_the_circuit_opens_outlives_the_process_and_closes_again(ground: Ground) -> None:
+    records, planner = ground.opened.records, in_turn(refusal(403, "PERMISSION_DENIED", "no"))
+
+    async def once(script: Script) -> tuple[list[Request], str]:
+        await ground.redis.config_set("maxmemory", FOUND_MIB * 2**20)
+        await fill(ground.redis)
+        since = datetime.now(UTC)
+        async with GeminiServer(script, ground.port) as server:
+            state = await remediate("shop-cache", return_state=True)
+        assert state.name == "Completed"
+        (record,) = await records.history(inventory="lab", since=since, limit=5)
+        return server.requests, "\n".join((record.planner, *record.attempts[0].plan.notes))
+
+    for _ in range(3):
+        assert len((await once(planner))[0]) == 1
+    requests, notes = await once(in_turn(planned(step())))
+    assert requests == []
+    assert "3 failures in a row, not asked again until" in notes
+    assert await failures_seen_by_another_process(ground.lab) == "3"
+    await records.planner_failed(ACCOUNT, datetime.now(UTC) - timedelta(hours=1))  # as if the pause had begun long ago
+    requests, notes = await once(in_turn(planned(step())))
+    assert (len(requests), notes.startswith("gemini:")) == (1, True)
+    assert (await records.circuit(ACCOUNT)).is_closed()
