@@ -6,6 +6,7 @@ from blocks.schema import Rules
 from tasks.catalog import Catalog
 from tasks.core.answer_schema import answer_schema, loose_schema, read_answer
 from tasks.core.errors import PlanInvalid
+from tasks.core.grounding import doubts
 from tasks.core.models import Context, Plan
 from tasks.core.plans import check_plan
 from tasks.core.prompts import build_prompt, data_block, feedback
@@ -39,15 +40,17 @@ class GeminiPlanner:
         prompt = build_prompt(context, max_input_tokens=self._client.settings.max_input_tokens, max_steps=self._rules.max_steps)
         if prompt.dropped:
             session.notes.append(f"left out of the prompt: {', '.join(prompt.dropped)}")
-        user = prompt.user
+        user, findings = prompt.user, list[str]()
         readings = open_readings(self._catalog.tools, context)
         if readings:
             investigation = Investigation(self._client, readings, self._read, context.incident.resource)
             await investigation.run(session, prompt.system, user)
-            if investigation.findings:
-                user = f"{user}\n\nWhat you read since:\n{data_block(investigation.findings)}"
-                session.notes += [f"investigated: {finding}" for finding in investigation.findings]
+            findings = investigation.findings
+        if findings:
+            user = f"{user}\n\nWhat you read since:\n{data_block(findings)}"
+            session.notes += [f"investigated: {finding}" for finding in findings]
         plan = await self._answer(context, session, prompt.system, user)
+        session.notes += [f"doubtful: {doubt}" for doubt in doubts(plan, context, findings)]
         return plan.model_copy(update={"usage": session.usage, "notes": tuple(session.notes)})
 
     async def _answer(self, context: Context, session: Session, system: str, user: str) -> Plan:

@@ -65,6 +65,12 @@ async def test_an_invalid_answer_is_repaired_once_with_the_validators_words(desk
     assert [content["role"] for content in second.body["contents"]] == ["user", "model", "user"]
 
 
+async def test_evidence_that_was_made_up_is_noted(desk: OpenDesk, context: Context) -> None:
+    async with desk(in_turn(answer(evidence=["the disk is full"]))) as opened:
+        plan = await opened.plan(context)
+    assert plan.notes == ("doubtful: evidence that names nothing that was read: the disk is full",)
+
+
 async def test_a_schema_that_is_too_complex_is_asked_again_loosely(desk: OpenDesk, context: Context) -> None:
     refused = refusal(400, "INVALID_ARGUMENT", "The specified schema produces a constraint that has too many states for serving.")
     async with desk(in_turn(refused, answer())) as opened:
