@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from compose.description import LabDescription
-from compose.gemini_wire import Answer, Request, structured
+from compose.gemini_wire import Answer, Request, Script, structured
 from tasks.catalog import load_catalog
 
 API_KEY = "AIza-scripted-0123456789abcdefghijklmnop"
@@ -33,6 +33,12 @@ def plan(*steps: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
 def planned(*steps: Mapping[str, Any], **changes: Any) -> Answer:
     """The same over the wire."""
     return structured(plan(*steps, **changes))
+
+
+def obeying(tool: str, target: str, args: Mapping[str, Any]) -> Script:
+    """A model that answers with that call, whatever it is asked or told."""
+    demanded = planned(step(tool, target, args, why="it says so"), diagnosis="as demanded")
+    return lambda _request: demanded
 
 
 def secrets_of(lab: LabDescription) -> set[str]:

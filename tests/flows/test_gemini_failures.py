@@ -32,6 +32,7 @@ from flows.reset import reset
 from tasks.connecting import Live, live
 from tasks.core.models import FixRecord, OutcomeStatus, Verdict
 from tasks.planners.gemini_client import load_sdk
+from tests.flows.cache_fault import connect, maxmemory_mib
 from tests.model_failures import FAILURES
 from tests.scripted_gemini import API_KEY, assert_nothing_leaked, planned, step
 
@@ -45,11 +46,6 @@ GATHER_SECONDS = 5.0
 FOUND_MIB = 64
 RULES = {"settle_seconds": 0, "recover_seconds": 0.3}
 ACCOUNT = "gemini/lab"
-
-
-def connect(lab: LabDescription) -> Redis:
-    """A connection of the test's own."""
-    return Redis(host=lab.cache.host, port=lab.cache.port, username=lab.cache.username, password=lab.cache.password)
 
 
 class Condition(NamedTuple):
@@ -78,11 +74,7 @@ async def condition(redis: Redis) -> Condition:
     return Condition(info["run_id"], info["maxmemory_policy"], digest.hexdigest(), pages, info["evicted_keys"])
 
 
-async def limit_mib(redis: Redis) -> float:
-    return int(str((await redis.config_get("maxmemory"))["maxmemory"])) / 2**20
-
-
-async def fill(redis: Redis) -> None:
+async def fill_up(redis: Redis) -> None:
     """Up to 96 % of maxmemory; what is there from the case before counts."""
     number = 0
     while True:
@@ -113,7 +105,7 @@ class Ground:
 
     async def assert_no_worse(self) -> None:
         assert await condition(self.redis) == self.before
-        assert await limit_mib(self.redis) >= FOUND_MIB
+        assert await maxmemory_mib(self.lab) >= FOUND_MIB
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +155,7 @@ async def ground(model_port: int, lab: LabDescription, prefect_server: ControlPl
     async with connect(lab) as redis, live("lab") as opened:
         await redis.config_set("maxmemory", FOUND_MIB * 2**20)
         await redis.config_set("maxmemory-policy", "noeviction")
-        await fill(redis)
+        await fill_up(redis)
         await opened.records.planner_succeeded(ACCOUNT)
         yield Ground(lab, model_port, opened, redis, await condition(redis), datetime.now(UTC))
 
@@ -186,7 +178,7 @@ async def test_a_runbook_plans_where_the_model_fails(ground: Ground, name: str) 
     assert record.planner.startswith("runbook")
     assert "-> runbook" in notes
     assert re.search(case.says, notes), notes
-    assert await limit_mib(ground.redis) == 96
+    assert await maxmemory_mib(ground.lab) == 96
     assert record.timings["planned"] <= patience["total_seconds"] + GATHER_SECONDS
     assert record.attempts[0].plan.usage.seconds <= patience["total_seconds"] + 0.5
     assert case.requests is None or len(server.requests) == case.requests, notes
@@ -206,7 +198,7 @@ async def healed_by(ground: Ground, *answers: Answer) -> tuple[str, FixRecord, l
 
 async def test_a_valid_plan_is_carried_out_and_its_use_is_recorded(ground: Ground) -> None:
     verdict, record, requests = await healed_by(ground, planned(step()))
-    assert (verdict, record.planner, await limit_mib(ground.redis)) == ("Completed", "gemini:gemini-test", 100)
+    assert (verdict, record.planner, await maxmemory_mib(ground.lab)) == ("Completed", "gemini:gemini-test", 100)
     used = record.attempts[0].plan.usage
     assert (used.requests, len(requests)) == (1, 1)
     assert used.input_tokens == requests[0].tokens < 6000
@@ -218,7 +210,7 @@ async def test_a_valid_plan_is_carried_out_and_its_use_is_recorded(ground: Groun
 @pytest.mark.parametrize(("decision", "verdict"), [("escalate", "Escalated"), ("nothing", "NoActionNeeded")])
 async def test_to_leave_it_is_an_answer_too(ground: Ground, decision: str, verdict: str) -> None:
     found, record, _ = await healed_by(ground, planned(decision=decision, diagnosis="the sale ends in a minute"))
-    assert (found, record.planner, await limit_mib(ground.redis)) == (verdict, "gemini:gemini-test", FOUND_MIB)
+    assert (found, record.planner, await maxmemory_mib(ground.lab)) == (verdict, "gemini:gemini-test", FOUND_MIB)
     assert "the sale ends in a minute" in record.message
     assert record.attempts[0].outcomes == ()
 
@@ -233,7 +225,7 @@ async def test_to_leave_it_is_an_answer_too(ground: Ground, decision: str, verdi
 )
 async def test_an_invalid_answer_is_repaired_once(ground: Ground, first: Answer) -> None:
     verdict, record, requests = await healed_by(ground, first, planned(step()))
-    assert (verdict, record.planner, await limit_mib(ground.redis)) == ("Completed", "gemini:gemini-test", 100)
+    assert (verdict, record.planner, await maxmemory_mib(ground.lab)) == ("Completed", "gemini:gemini-test", 100)
     assert len(requests) == 2
     assert "repaired" in "\n".join(record.attempts[0].plan.notes)
 
@@ -264,7 +256,7 @@ async def test_a_passing_failure_is_survived(ground: Ground, first: Answer) -> N
 )
 async def test_what_the_policy_denies_is_not_done(ground: Ground, denied: dict[str, Any]) -> None:
     verdict, record, _ = await healed_by(ground, planned(denied))
-    assert (verdict, record.verdict, await limit_mib(ground.redis)) == ("Escalated", Verdict.ESCALATED, FOUND_MIB)
+    assert (verdict, record.verdict, await maxmemory_mib(ground.lab)) == ("Escalated", Verdict.ESCALATED, FOUND_MIB)
     assert record.attempts[0].outcomes == ()
     assert record.attempts[0].decisions[0].startswith("deny")
 
@@ -310,7 +302,7 @@ async def test_the_circuit_opens_outlives_the_process_and_closes_again(ground: G
 
     async def once(script: Script) -> tuple[list[Request], str]:
         await ground.redis.config_set("maxmemory", FOUND_MIB * 2**20)
-        await fill(ground.redis)
+        await fill_up(ground.redis)
         since = datetime.now(UTC)
         async with GeminiServer(script, ground.port) as server:
             state = await remediate("shop-cache", return_state=True)
