@@ -164,8 +164,9 @@ async def chaos(path: Path, incidents: int, seed: int) -> int:
                 for problem in rows[-1]["problems"]:
                     console.print(f"[red]{problem}[/red]")
     summaries = {resource: summary([row for row in rows if row["resource"] == resource]) for resource in FAULTS}
-    report = {"seed": seed, "total": summary(rows), "by_resource": summaries, "incidents": rows}
-    show({**summaries, "all": report["total"]})
+    total = summary(rows)
+    report = {"seed": seed, "total": total, "by_resource": summaries, "incidents": rows}
+    show({**summaries, "all": total})
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     say(f"written to {REPORT}")

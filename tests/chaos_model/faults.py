@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal
 
 import psycopg
 
@@ -52,7 +53,7 @@ FAULTS: dict[str, Callable[[LabDescription], AbstractAsyncContextManager[None]]]
 """Resource -> its fault."""
 
 
-async def database_value(lab: LabDescription, query: str, login: str = "monitor") -> object:
+async def database_value(lab: LabDescription, query: str, login: Literal["monitor", "application"] = "monitor") -> object:
     """The first value of a query's answer; a server that is just starting is waited for."""
     deadline = asyncio.get_running_loop().time() + RESTART_SECONDS
     while True:
