@@ -4,108 +4,48 @@ Whatever the model does, the cache ends healthy by a valid plan or a runbook, or
 """
 
 import asyncio
-import hashlib
 import re
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
-from pydantic import SecretStr
-from redis.asyncio import Redis
+from pydantic import Field, JsonValue
 
 from blocks.documents import write
-from blocks.gemini import GeminiBlock, save_gemini
+from blocks.gemini import save_gemini
 from blocks.inventory import load_inventory, save_inventory
-from blocks.schema import GeminiSettings, Rules
+from blocks.schema import Kind, Risk, Rules
 from compose.control_plane import ControlPlane
 from compose.description import LabDescription, free_ports
 from compose.gemini_server import GeminiServer
-from compose.gemini_wire import Answer, Request, Script, in_turn, refusal, said
+from compose.gemini_wire import SIGNATURE, Answer, Request, Script, calling, in_turn, refusal, said
 from flows.remediate import remediate
 from flows.reset import reset
-from tasks.connecting import Live, live
-from tasks.core.models import FixRecord, OutcomeStatus, Verdict
+from tasks.clients.redis_server import RedisClient
+from tasks.connecting import live
+from tasks.core.declare import Tool, ToolArgs, declaration_of, tool
+from tasks.core.models import Change, FixRecord, OutcomeStatus, Verdict
 from tasks.planners.gemini_client import load_sdk
 from tests.flows.cache_fault import connect, maxmemory_mib
+from tests.flows.full_cache import FOUND_MIB, PATIENT, Ground, block, condition, fill_up
 from tests.model_failures import FAILURES
 from tests.scripted_gemini import API_KEY, assert_nothing_leaked, planned, step
 
 pytestmark = pytest.mark.timeout(120)
 
-PATIENT = {"timeout_seconds": 5, "total_seconds": 15}
 IMPATIENT = {"timeout_seconds": 0.25, "total_seconds": 0.9}
 """Where time is what ends it."""
 GATHER_SECONDS = 5.0
 """Until a plan is asked for, on a machine that is busy."""
-FOUND_MIB = 64
 RULES = {"settle_seconds": 0, "recover_seconds": 0.3}
 ACCOUNT = "gemini/lab"
-
-
-class Condition(NamedTuple):
-    """What must not be worse afterwards."""
-
-    run_id: str
-    policy: str
-    carts: str
-    test_pages: int
-    evicted: int
-
-
-async def condition(redis: Redis) -> Condition:
-    """As the server itself says."""
-    info = await redis.info()
-    keys = [key async for key in redis.scan_iter(match="*", count=10_000)]
-    carts = sorted(key for key in keys if key.startswith(b"cart:customer-"))
-    digest = hashlib.sha256()
-    async with redis.pipeline(transaction=False) as pipeline:
-        for key in carts:
-            pipeline.hgetall(key)
-        for key, cart in zip(carts, await pipeline.execute(), strict=True):
-            digest.update(repr((key, sorted(cart.items()))).encode())
-    assert carts
-    pages = sum(key.startswith(b"page:test-") for key in keys)
-    return Condition(info["run_id"], info["maxmemory_policy"], digest.hexdigest(), pages, info["evicted_keys"])
-
-
-async def fill_up(redis: Redis) -> None:
-    """Up to 96 % of maxmemory; what is there from the case before counts."""
-    number = 0
-    while True:
-        memory = await redis.info("memory")
-        if memory["used_memory"] >= 0.96 * memory["maxmemory"]:
-            return
-        if await redis.set(f"page:test-{number}", b"x" * 200_000, nx=True) is None:
-            number += 1
-
-
-@dataclass
-class Ground:
-    """A full cache, its inventory with a Gemini block, and the port where the block expects the model."""
-
-    lab: LabDescription
-    port: int
-    opened: Live
-    redis: Redis
-    before: Condition
-    since: datetime
-
-    async def record(self) -> FixRecord:
-        """The one fix that was recorded, checked for what holds in every case."""
-        records = await self.opened.records.history(inventory="lab", since=self.since, limit=5)
-        assert len(records) == 1
-        assert API_KEY not in records[0].model_dump_json()
-        return records[0]
-
-    async def assert_no_worse(self) -> None:
-        assert await condition(self.redis) == self.before
-        assert await maxmemory_mib(self.lab) >= FOUND_MIB
 
 
 @pytest.fixture(scope="module")
@@ -141,12 +81,6 @@ def model_port(control_plane: ControlPlane, lab: LabDescription) -> Iterator[int
             yield port
         finally:
             runner.run(restore())
-
-
-def block(port: int, patience: Mapping[str, float] = PATIENT) -> GeminiBlock:
-    """Gemini at that port."""
-    settings = GeminiSettings(model="gemini-test", base_url=f"http://127.0.0.1:{port}", tokens_per_day=10**9, **patience)
-    return GeminiBlock(settings=settings, api_key=SecretStr(API_KEY))
 
 
 @pytest.fixture
@@ -259,6 +193,35 @@ async def test_what_the_policy_denies_is_not_done(ground: Ground, denied: dict[s
     assert (verdict, record.verdict, await maxmemory_mib(ground.lab)) == ("Escalated", Verdict.ESCALATED, FOUND_MIB)
     assert record.attempts[0].outcomes == ()
     assert record.attempts[0].decisions[0].startswith("deny")
+
+
+class KeyName(ToolArgs):
+    """Which key."""
+
+    key: str = Field(max_length=100, description="Name of the key.")
+
+
+@tool(service=Kind.REDIS, risk=Risk.READ_ONLY, title="Length of a key")
+async def redis_length(client: RedisClient, args: KeyName) -> Change:
+    """Read how many bytes a key holds."""
+    values: dict[str, JsonValue] = {"bytes": int(await client.redis.strlen(args.key))}
+    return Change(before=values, after=values)
+
+
+async def test_what_the_model_reads_while_investigating_reaches_its_plan_and_the_record(ground: Ground) -> None:
+    catalog, declared = ground.opened.catalog, declaration_of(redis_length)
+    assert isinstance(declared, Tool)
+    ground.opened.catalog = replace(catalog, tools=MappingProxyType({**catalog.tools, declared.name: declared}))
+    asked = calling(("redis_length", {"key": "page:test-0"}), ("redis_flush", {}))
+    verdict, record, requests = await healed_by(ground, asked, calling(("done", {})), planned(step()))
+    assert (verdict, record.planner, len(requests)) == ("Completed", "gemini:gemini-test", 3)
+    assert set(requests[0].functions) == {"redis_length", "done"}
+    read, refused = requests[1].function_responses
+    assert (read["name"], read["response"]) == ("redis_length", {"output": '{"bytes": 200000}'})
+    assert "error" in refused["response"]
+    assert SIGNATURE in requests[1].whole
+    assert "200000" in requests[2].text
+    assert any(note.startswith("investigated: redis_length") and "200000" in note for note in record.attempts[0].plan.notes)
 
 
 async def test_the_next_plan_is_told_what_was_done_and_read_afterwards(ground: Ground) -> None:
