@@ -54,11 +54,12 @@ async def approve(fix: str, inventory: str = "lab") -> State[Any]:
 async def _go_on(remediation: Remediation, answer: RunInput) -> Ending:
     attempt = remediation.record.attempts[-1]
     given = answer.model_dump(mode="json")
+    comment = remediation.live.redactor.text(given["comment"])
     await remediation.timed(f"answered ({len(remediation.record.attempts)})")
-    get_run_logger().info("a person answers %s: %s", given["answer"], given["comment"] or "no comment")
+    get_run_logger().info("a person answers %s: %s", given["answer"], comment or "no comment")
     if given["answer"] == "reject":
-        comment = f"rejected by a person: {given['comment'] or 'no comment'}"
-        await remediation.note(attempts=(*remediation.record.attempts[:-1], attempt.model_copy(update={"comment": comment})))
+        rejected = attempt.model_copy(update={"comment": f"rejected by a person: {comment or 'no comment'}"})
+        await remediation.note(attempts=(*remediation.record.attempts[:-1], rejected))
         return await heal(remediation)
     context = await gather_context(remediation.record.incident, remediation.record.attempts[:-1])
     if context.observation.health is Health.HEALTHY:
@@ -79,6 +80,6 @@ async def _go_on(remediation: Remediation, answer: RunInput) -> Ending:
         step, ruling = refused[0]
         return Verdict.ESCALATED, f"a person is needed: {step.tool} was approved, but {ruling.reason}"
     remediation.last_plan = plan
-    accepted = attempt_of(plan, context, rulings).model_copy(update={"comment": f"approved by a person: {given['comment']}".rstrip(": ")})
+    accepted = attempt_of(plan, context, rulings).model_copy(update={"comment": f"approved by a person: {comment}".rstrip(": ")})
     await perform(remediation, accepted)
     return await heal(remediation)

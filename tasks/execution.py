@@ -17,6 +17,7 @@ from tasks.connecting import Live, current
 from tasks.core.errors import EvenkeelError, NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 from tasks.core.models import Change, Outcome, OutcomeStatus, Step
 from tasks.core.plans import parse_args
+from tasks.redacting import redacted_change, redacted_error
 
 STATUS_OF_ERROR: dict[type[Exception], OutcomeStatus] = {
     NotApplicable: OutcomeStatus.NOT_APPLICABLE,
@@ -47,9 +48,14 @@ async def call_tool(live: Live, step: Step) -> Change:
     client = live.tool_client(live.inventory.resource(step.target))
     try:
         async with asyncio.timeout(tool.timeout_seconds):
-            return await tool.function(client, args)
+            return redacted_change(live.redactor, await tool.function(client, args))
     except TimeoutError as error:
         raise OutcomeUnknown(f"{tool.name}: not finished within {tool.timeout_seconds:g} s") from error
+    except EvenkeelError as error:
+        masked = redacted_error(live.redactor, error)  # Prefect shows it in the run's state
+        if masked is None:
+            raise
+        raise masked from None
 
 
 async def _only_unreachable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:

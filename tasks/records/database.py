@@ -121,7 +121,12 @@ def _engine(url: URL) -> AsyncEngine:
 def _create_private_file(path: Path) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        # Not opened: to close it again would drop the locks that this process's other connections hold on it, and whoever closes
+        # the database next would take itself for the last and remove the log that they still read.
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise RecordsUnavailable(f"records: {path}: not to be read and written; give a path that can be written") from None
     except OSError as error:
         raise RecordsUnavailable(f"records: {path}: {error.strerror}; give a path that can be written") from error
 

@@ -11,9 +11,9 @@ import psycopg
 import psycopg.sql
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import VariableCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
-from prefect.variables import Variable
 
 from blocks.schema import Autonomy, Kind
 from compose.control_plane import ControlPlane
@@ -144,9 +144,14 @@ async def test_a_dry_run_shows_what_the_policy_would_say_and_executes_nothing(op
         await empty(lab)
 
 
+async def set_variable(variable: VariableCreate) -> None:
+    async with get_client() as client:
+        await client.create_variable(variable)
+
+
 async def test_the_kill_switch_stops_every_change(opened: Live, lab: LabDescription) -> None:
     await fill(lab, 96)
-    await Variable.aset("evenkeel_stop", "moving house", overwrite=True)
+    await set_variable(VariableCreate(name="evenkeel_stop", value="moving house"))
     try:
         state = await heal("shop-cache")
         assert state.name == "Escalated"
@@ -155,7 +160,8 @@ async def test_the_kill_switch_stops_every_change(opened: Live, lab: LabDescript
             await call_tool(opened, Step(tool="redis_set_maxmemory", target="shop-cache", args={"mebibytes": 96}, why="to see"))
         assert await maxmemory_mib(lab) == 64
     finally:
-        await Variable.aunset("evenkeel_stop")
+        async with get_client() as client:
+            await client.delete_variable_by_name("evenkeel_stop")
         await empty(lab)
 
 
