@@ -4,7 +4,7 @@ BIN := .venv/bin
 STATE ?= .evenkeel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test chaos-model lint format bench docs clean
+.PHONY: help demo up test test-slow chaos-model lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,10 @@ up: .venv/lab ## run server, schedules and lab until Ctrl-C, and print the UI's 
 	@$(BIN)/python -m compose.up --directory $(STATE)
 
 test: .venv/dev ## run the tests on real servers
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+test-slow: .venv/dev ## run the long tests: a failing and a hijacked model, approvals in the UI, a killed monitor, notifications
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
 
 chaos-model: $(SMALL_MODEL) ## let a real small model plan 50 incidents; takes about 20 minutes
 	@$(BIN)/python -m tests.chaos_model $(SMALL_MODEL) $(CHAOS_ARGS)

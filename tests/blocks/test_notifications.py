@@ -27,6 +27,7 @@ from blocks.notifications import BLOCK, SITUATIONS
 from blocks.register import Saved, register
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("prefect_server", "clean_server"),
     # Of apprise, which Prefect sends through; and of Prefect, whose flow runs leave clients open for the process to end.
     pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning"),

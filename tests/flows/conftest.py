@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
 from compose.control_plane import ControlPlane
@@ -34,9 +35,18 @@ def running_plane(
             runner.run(plane.start_server())
             runner.run(register(plane, lab))
             runner.run(plane.deploy())
+            runner.run(hold_schedules(plane))
             yield plane, runner
         finally:
             runner.run(plane.stop())
+
+
+async def hold_schedules(plane: ControlPlane) -> None:
+    """Tests start what they need; a scheduled monitor would heal their faults before them."""
+    with temporary_settings(updates={PREFECT_API_URL: plane.api_url}):
+        async with get_client() as client:
+            deployment = await client.read_deployment_by_name("monitor/lab")
+            await client.set_deployment_paused_state(deployment.id, True)
 
 
 @pytest.fixture(scope="session")

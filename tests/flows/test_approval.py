@@ -17,6 +17,7 @@ import pytest
 from playwright.async_api import Page, async_playwright
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
+from prefect.logging import disable_run_logger
 
 from blocks.schema import Autonomy
 from compose.control_plane import WORK_POOL, ControlPlane
@@ -35,7 +36,7 @@ SEEN_MILLISECONDS = 20_000
 SECONDS = 90.0
 T = TypeVar("T")
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 class Worker:
@@ -207,7 +208,8 @@ async def test_without_an_answer_in_time_it_is_escalated(opened: Live, lab: LabD
 
         async def look() -> FixRecord | None:
             # What every sweep does.
-            await take_over_abandoned(opened)
+            with disable_run_logger():
+                await take_over_abandoned(opened)
             record = await opened.records.get(fix.id)
             return record if record is not None and record.verdict is not None else None
 

@@ -38,7 +38,7 @@ from tests.flows.full_cache import FOUND_MIB, PATIENT, Ground, block, condition,
 from tests.model_failures import FAILURES
 from tests.scripted_gemini import API_KEY, assert_nothing_leaked, planned, step
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 IMPATIENT = {"timeout_seconds": 0.25, "total_seconds": 0.9}
 """Where time is what ends it."""

@@ -26,7 +26,7 @@ from tasks.scenarios.stage import ShopLoads
 from tests.flows.cache_fault import connect, empty, fill, maxmemory_mib
 from tests.scripted_gemini import API_KEY, assert_nothing_leaked, obeying
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 SESSIONS = 82
 PAGES = 40

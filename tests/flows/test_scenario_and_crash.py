@@ -42,6 +42,7 @@ async def test_an_unknown_scenario_is_named_with_the_known_ones(prefect_server: 
         await scenario("no_such_fault")
 
 
+@pytest.mark.slow
 async def test_a_killed_monitor_is_taken_over_and_nothing_runs_twice(
     opened: Live, lab: LabDescription, prefect_server: ControlPlane
 ) -> None:

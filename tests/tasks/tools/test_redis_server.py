@@ -190,5 +190,5 @@ def test_every_tool_declares_what_it_may_do() -> None:
         "redis_flush": "destructive",
         "redis_set_maxmemory": "reversible",
         "redis_set_eviction_policy": "reversible",
-        "redis_evict_to": "disruptive",
+        "redis_evict_to": "destructive",
     }
