@@ -55,7 +55,7 @@ test: .venv/dev ## run the tests on real servers
 test-slow: .venv/dev ## run the long tests: a failing and a hijacked model, approvals in the UI, a killed monitor, notifications
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
 
-chaos-model: $(SMALL_MODEL) ## let a real small model plan 50 incidents; takes about 20 minutes
+chaos-model: $(SMALL_MODEL) ## let a real small model plan 50 incidents, in about 16 minutes
 	@$(BIN)/python -m tests.chaos_model $(SMALL_MODEL) $(CHAOS_ARGS)
 
 lint: .venv/dev ## check style, types and import rules

@@ -189,7 +189,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "of them act": total("valid_plans_that_act"),
         "runbook took over": total("runbook_plans"),
         "steps executed": sum(len(row.get("executed", ())) for row in rows),
-        "healthy": sum(row["outcome"] in {Verdict.COMPLETED, Verdict.NO_ACTION_NEEDED} for row in rows),
+        "healthy": sum(row["outcome"] != Verdict.ESCALATED and row.get("healthy", False) for row in rows),
         "escalated": sum(row["outcome"] == Verdict.ESCALATED for row in rows),
         "median seconds": round(statistics.median(row["seconds"] for row in rows), 1) if rows else 0,
         "problems": sum(len(row["problems"]) for row in rows),
