@@ -22,6 +22,7 @@ from tasks.execution import OwnershipLostError
 from tasks.planning import make_plan
 from tasks.publishing import publish_fix, publish_planning
 from tasks.recording import heartbeat
+from tasks.validation import wait_until_healthy
 
 STATE_TYPE = {
     Verdict.COMPLETED: StateType.COMPLETED,
@@ -131,7 +132,9 @@ async def _attempt(remediation: Remediation) -> Ending | None:
     remediation.publications.append(asyncio.create_task(publish_planning(context, plan, rulings)))
     attempt = attempt_of(plan, context, rulings)
     await remediation.note(attempts=(*earlier, attempt))
-    if plan.decision is not Decision.ACT:
+    if plan.decision is Decision.NOTHING:
+        return await _seen_through(remediation, plan)
+    if plan.decision is Decision.ESCALATE:
         return conclude((), plan)
     denied = [(step, ruling) for step, ruling in zip(plan.steps, rulings, strict=True) if ruling.action is Action.DENY]
     if denied:
@@ -142,6 +145,19 @@ async def _attempt(remediation: Remediation) -> Ending | None:
         return await _hand_over(remediation, asked[0])
     await perform(remediation, attempt)
     return None
+
+
+async def _seen_through(remediation: Remediation, plan: Plan) -> Ending:
+    """To do nothing is an answer only where the resource gets well by itself; a planner's word for it does not count."""
+    resource = remediation.live.inventory.resource(remediation.record.incident.resource)
+    after = await wait_until_healthy(resource, remediation.live.inventory.rules.recover_seconds)
+    await remediation.note(after=after)
+    if after.health is Health.HEALTHY:
+        return conclude((), plan)
+    return (
+        Verdict.ESCALATED,
+        f"a person is needed: {plan.planner} would do nothing ({plan.diagnosis}), but it is {after.health}: {after.summary}",
+    )
 
 
 async def _hand_over(remediation: Remediation, reason: str) -> Ending:

@@ -46,7 +46,7 @@ async def hold_schedules(plane: ControlPlane) -> None:
     with temporary_settings(updates={PREFECT_API_URL: plane.api_url}):
         async with get_client() as client:
             deployment = await client.read_deployment_by_name("monitor/lab")
-            await client.set_deployment_paused_state(deployment.id, True)
+            await client.pause_deployment(deployment.id)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 from pydantic import Field, JsonValue
+from redis import Redis as SyncRedis
 
 from blocks.documents import write
 from blocks.gemini import save_gemini
@@ -141,12 +142,28 @@ async def test_a_valid_plan_is_carried_out_and_its_use_is_recorded(ground: Groun
     assert requests[0].headers["x-goog-api-key"] == API_KEY
 
 
-@pytest.mark.parametrize(("decision", "verdict"), [("escalate", "Escalated"), ("nothing", "NoActionNeeded")])
-async def test_to_leave_it_is_an_answer_too(ground: Ground, decision: str, verdict: str) -> None:
+@pytest.mark.parametrize("decision", ["escalate", "nothing"])
+async def test_to_leave_what_stays_unwell_calls_a_person(ground: Ground, decision: str) -> None:
     found, record, _ = await healed_by(ground, planned(decision=decision, diagnosis="the sale ends in a minute"))
-    assert (found, record.planner, await maxmemory_mib(ground.lab)) == (verdict, "gemini:gemini-test", FOUND_MIB)
+    assert (found, record.planner, await maxmemory_mib(ground.lab)) == ("Escalated", "gemini:gemini-test", FOUND_MIB)
     assert "the sale ends in a minute" in record.message
     assert record.attempts[0].outcomes == ()
+
+
+async def test_to_do_nothing_is_right_where_it_gets_well_by_itself(ground: Ground) -> None:
+    cache = ground.lab.cache
+
+    def somebody_else_heals_it(_request: Request) -> Answer:
+        with SyncRedis(host=cache.host, port=cache.port, username=cache.username, password=cache.password) as redis:
+            redis.config_set("maxmemory", 100 * 2**20)
+        return planned(decision="nothing", diagnosis="it is being looked after")
+
+    async with GeminiServer(somebody_else_heals_it, ground.port):
+        state = await remediate("shop-cache", return_state=True)
+    record = await ground.record()
+    assert (state.name, record.planner) == ("NoActionNeeded", "gemini:gemini-test")
+    assert record.after is not None
+    assert record.after.health == "HEALTHY"
 
 
 @pytest.mark.parametrize(
