@@ -90,4 +90,5 @@ async def test_without_a_policy_nothing_is_done(name: str) -> None:
 def test_the_form_of_the_ui_offers_the_choices() -> None:
     schema = PolicyBlock.model_json_schema()
     assert schema["definitions"]["Autonomy"]["enum"] == ["observe", "propose", "approve", "auto"]
-    assert set(schema["definitions"]["Rules"]["properties"]) >= {"autonomy", "autonomy_of_risk", "max_fixes_per_hour_overall", "cooldown_seconds"}
+    offered = set(schema["definitions"]["Rules"]["properties"])
+    assert offered >= {"autonomy", "autonomy_of_risk", "max_fixes_per_hour_overall", "cooldown_seconds"}

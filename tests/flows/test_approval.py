@@ -201,7 +201,10 @@ async def test_a_person_rejects_edits_and_approves_in_the_ui(
         await empty(lab)
 
 
-async def test_without_an_answer_in_time_it_is_escalated(opened: Live, lab: LabDescription, worker: Worker) -> None:
+@pytest.mark.ui
+async def test_without_an_answer_in_time_it_is_escalated(
+    opened: Live, lab: LabDescription, prefect_server: ControlPlane, worker: Worker, page: Page
+) -> None:
     fix = await ask(opened, lab, approval_seconds=8)
     try:
         run = await waiting_run(opened, fix.id)
@@ -222,6 +225,8 @@ async def test_without_an_answer_in_time_it_is_escalated(opened: Live, lab: LabD
             state = (await client.read_flow_run(run.id)).state
         assert state is not None
         assert (state.name, state.is_final()) == ("Escalated", True)
+        await page.goto(f"{prefect_server.ui_url}/v2/runs/flow-run/{run.id}")
+        await page.get_by_text("Escalated").first.wait_for(timeout=SEEN_MILLISECONDS)
     finally:
         await give_up(opened, fix)
         await empty(lab)
