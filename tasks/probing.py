@@ -13,7 +13,7 @@ from blocks.schema import Resource
 from tasks.connecting import Live, current
 from tasks.core.detection import Detection, Escalation, Track, detect
 from tasks.core.errors import ProbeBroken
-from tasks.core.models import Observation
+from tasks.core.models import Health, Observation
 from tasks.core.verdicts import observe, unknown
 from tasks.redacting import redacted_observation
 
@@ -94,12 +94,18 @@ async def sweep(number: int, tracks: Mapping[str, Track], busy: frozenset[str], 
     """One sweep over the whole inventory: one task run, however many resources."""
     found = await sweep_once(current(), tracks, busy, escalations)
     logger = get_run_logger()
+    if not tracks:
+        healthy = sum(observation.health is Health.HEALTHY for observation in found.observations)
+        logger.info("%d of %d resources are healthy", healthy, len(found.observations))
     for observation in found.observations:
         before = tracks.get(observation.resource)
-        if before is None or before.health is not observation.health:
-            logger.info("%s is %s %s", observation.resource, observation.health, observation.summary)
+        # What is well from the start is not worth a line each.
+        known_as = Health.HEALTHY if before is None else before.health
+        if known_as is observation.health:
+            continue
+        logger.info("%s is %s %s", observation.resource, observation.health, observation.summary)
         why = found.detection.held_back.get(observation.resource)
-        if why and (before is None or before.health is not observation.health):
+        if why:
             logger.info("%s: no incident: %s", observation.resource, why)
     return found
 

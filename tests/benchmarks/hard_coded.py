@@ -101,6 +101,19 @@ def _set_worker_connections(number: int) -> Act:
     return set_worker_connections
 
 
+async def _reset_worker_connections(lab: LabDescription) -> None:
+    """Back to the limit; waits for the old workers, whose connections would not count in the next trial."""
+    await _set_worker_connections(WORKER_CONNECTIONS)(lab)
+    status = await SupervisedProcess(str(lab.control), "web").status()
+    deadline = time.monotonic() + GIVE_UP_SECONDS
+    while time.monotonic() < deadline:
+        await asyncio.sleep(0.2)
+        titles = [" ".join(worker.cmdline()) for worker in psutil.Process(status.pid).children()]
+        if titles and not any("shutting down" in title for title in titles):
+            return
+    raise TimeoutError(f"nginx: old workers are still there after {GIVE_UP_SECONDS:g} s")
+
+
 FAULTS = {
     "redis_memory_pressure": Fault("cache/fill", {"percent": 96}, _memory_is_high, _set_memory(96), _set_memory(64)),
     "postgres_connection_overload": Fault(
@@ -111,7 +124,7 @@ FAULTS = {
         {"connections": round(WORKER_CONNECTIONS * SHARE / SLOTS_PER_REQUEST) + 1, "seconds": 3600},
         _nginx_is_full,
         _set_worker_connections(2 * WORKER_CONNECTIONS),
-        _set_worker_connections(WORKER_CONNECTIONS),
+        _reset_worker_connections,
     ),
 }
 

@@ -33,7 +33,8 @@ async def monit(lab: LabDescription, name: str, directory: Path) -> AsyncIterato
     control.write_text(
         f"set daemon {CYCLE_SECONDS}\nset logfile {directory}/log\nset pidfile {directory}/pid\nset statefile {directory}/state\n"
         f"set idfile {directory}/id\n"
-        f'check program fault with path "{directory}/check" with timeout 10 seconds\n  if status != 0 then exec "{directory}/fix"\n'
+        f'check program fault with path "{directory}/check" with timeout 10 seconds\n'
+        f'  if status != 0 then exec "{directory}/fix" repeat every 1 cycles\n'
     )
     control.chmod(0o600)
     process = await asyncio.create_subprocess_exec(
