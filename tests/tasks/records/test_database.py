@@ -4,9 +4,6 @@ import asyncio
 import contextlib
 import sqlite3
 import stat
-import subprocess
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,8 +11,6 @@ from sqlalchemy import text
 
 from tasks.records.database import RecordsUnavailable
 from tasks.records.repository import Records
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -75,29 +70,3 @@ async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     with pytest.raises(RecordsUnavailable, match="file is not a database"):
         await Records.open(f"sqlite:///{path}")
     assert path.read_text().startswith("this is a diary")
-
-
-WRITE = """
-import asyncio, sys
-from datetime import UTC, datetime
-from tasks.records.repository import Records
-
-async def write():
-    async with await Records.open(sys.argv[1]) as records:
-        await records.take_over_monitor("lab", sys.argv[2], datetime.now(UTC))
-
-asyncio.run(write())
-"""
-
-
-async def test_what_another_process_writes_is_seen_though_the_file_was_opened_twice_here(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path}/records.db"
-    async with await Records.open(url) as kept:
-        async with await Records.open(url) as second:
-            await second.take_over_monitor("lab", "ours", datetime.now(UTC))
-        # The first to close after the locks were lost would remove the log, and the second would write to another one.
-        for name in ("first", "second"):
-            await asyncio.to_thread(subprocess.run, [sys.executable, "-c", WRITE, url, name], check=True, cwd=ROOT, timeout=30)
-        holder = await kept.current_monitor("lab")
-    assert holder is not None
-    assert holder[0] == "second"
