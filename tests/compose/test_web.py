@@ -2,7 +2,7 @@
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,19 +16,33 @@ Call = Callable[..., httpx.Response]
 WaitUntil = Callable[[Callable[[], object]], None]
 
 
+Hold = Callable[[int], Awaitable[None]]
+
+
 @asynccontextmanager
-async def held(lab: LabDescription, count: int) -> AsyncIterator[None]:
-    """Requests in flight."""
+async def held(lab: LabDescription, count: int) -> AsyncIterator[Hold]:
+    """Requests in flight; the value holds more of them."""
     writers: list[asyncio.StreamWriter] = []
-    try:
-        for _ in range(count):
+
+    async def hold(more: int) -> None:
+        for _ in range(more):
             _, writer = await asyncio.open_connection(lab.web.host, lab.web.port)
             writer.write(b"GET /hold HTTP/1.1\r\nHost: lab\r\n\r\n")
             writers.append(writer)
-        yield
+
+    try:
+        await hold(count)
+        yield hold
     finally:
         for writer in writers:
             writer.transport.abort()
+
+
+async def use_up(lab: LabDescription, hold: Hold) -> None:
+    """Hold more until no new visitor gets in: Nginx drops connections that it has accepted and not yet read, when few are left."""
+    async with asyncio.timeout(20):
+        while await asyncio.to_thread(page, lab) is not None:
+            await hold(8)
 
 
 def page(lab: LabDescription) -> int | None:
@@ -40,8 +54,8 @@ def page(lab: LabDescription) -> int | None:
 
 
 async def test_held_requests_use_up_the_connections(fresh_web: LabDescription, call: Call, wait_until: WaitUntil) -> None:
-    async with held(fresh_web, 260):
-        await asyncio.to_thread(wait_until, lambda: page(fresh_web) is None)
+    async with held(fresh_web, 250) as hold:
+        await use_up(fresh_web, hold)
         (worker,) = psutil.Process(call(fresh_web, "GET", "/services/web").json()["pid"]).children()
         established = [one for one in worker.net_connections() if one.status == psutil.CONN_ESTABLISHED]
         assert 240 < len(established) <= 256
