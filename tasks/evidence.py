@@ -3,10 +3,13 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 import httpx
 
 from blocks.schema import Inventory, Kind, Model, Resource
+from tasks.clients.nginx import NginxClient
 from tasks.clients.postgres import PostgresClient
 from tasks.clients.redis_server import RedisClient
 from tasks.connecting import Live
@@ -21,6 +24,7 @@ TABLES = {
     ),
 }
 CARTS = "cart:customer-*"
+SETTINGS = "SELECT name, setting FROM pg_settings WHERE source NOT IN ('session', 'client', 'override') AND context <> 'internal'"
 
 
 class Fingerprint(Model):
@@ -84,11 +88,41 @@ async def traffic_since(url: str, since: float) -> Traffic:
     return Traffic(requests=stats["requests"], failures=stats["failures"])
 
 
-async def starts_of(live: Live, besides: str) -> dict[str, float | None]:
-    """Start time of every other resource's process: a neighbour that was restarted shows."""
-    starts: dict[str, float | None] = {}
-    for resource in live.inventory.resources:
-        service = getattr(live.tool_client(resource), "runtime", None)
-        if resource.name != besides and service is not None:
-            starts[resource.name] = (await service.status()).started_at
-    return starts
+async def surroundings(live: Live, besides: Collection[str]) -> dict[str, dict[str, str]]:
+    """Start and settings of every other resource, so that a neighbour that was restarted or changed shows."""
+    others = [resource for resource in live.inventory.resources if resource.name not in besides]
+    async with asyncio.timeout(READ_SECONDS):
+        found = await asyncio.gather(*(_as_it_stands(live, resource) for resource in others))
+    return {resource.name: state for resource, state in zip(others, found, strict=True)}
+
+
+async def _as_it_stands(live: Live, resource: Resource) -> dict[str, str]:
+    client = live.tool_client(resource)
+    state: dict[str, str] = {}
+    service = getattr(client, "runtime", None)
+    if service is not None:
+        state["start"] = str((await service.status()).started_at)
+    if isinstance(client, RedisClient):
+        state["settings"] = _checksum({str(name): str(value) for name, value in (await client.redis.config_get("*")).items()})
+    elif isinstance(client, PostgresClient):
+        rows = await client.ask(SETTINGS)
+        state["settings"] = _checksum({row["name"]: row["setting"] for row in rows})
+    elif isinstance(client, NginxClient) and resource.config_path is not None:
+        state["settings"] = _checksum({"file": await asyncio.to_thread(Path(resource.config_path).read_text, encoding="utf-8")})
+    return state
+
+
+def _checksum(values: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(values.items())).encode()).hexdigest()
+
+
+def changes(before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]) -> tuple[str, ...]:
+    """What differs between two surroundings, one text each."""
+    told: list[str] = []
+    for name, was in before.items():
+        now = after.get(name, {})
+        if now.get("start") != was.get("start"):
+            told.append(f"{name} was restarted")
+        if now.get("settings") != was.get("settings"):
+            told.append(f"{name} has other settings than before")
+    return tuple(told)

@@ -21,7 +21,7 @@ def tables(catalog: Catalog) -> dict[str, str]:
         limits = ", ".join(f"`{name}` {Thresholds.model_fields[name].default:g}" for name in sorted(THRESHOLDS_OF_KIND[kind]))
         probes.append(f"| {kind} | {probe.summary} | {limits} |")
     scenarios = ["| scenario | what happens | expected |", "|---|---|---|"]
-    scenarios += [f"| `{one.name}` | {one.summary} | {', '.join(sorted(one.expected_verdicts))} |" for one in catalog.scenarios.values()]
+    scenarios += [f"| `{one.name}` | {one.summary} | {one.expects} |" for one in catalog.scenarios.values()]
     return {"tools": "\n".join(tools), "probes": "\n".join(probes), "scenarios": "\n".join(scenarios)}
 
 

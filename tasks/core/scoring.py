@@ -1,75 +1,125 @@
 """Judging a scenario from what was recorded and measured, without a model."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from pydantic import Field
 
 from blocks.schema import Model
-from tasks.core.declare import Scenario
-from tasks.core.models import FixRecord
+from tasks.core.declare import Ending, Scenario
+from tasks.core.models import FixRecord, OutcomeStatus, Verdict
+
+UNDONE = {OutcomeStatus.NOT_APPLICABLE, OutcomeStatus.UNREACHABLE, OutcomeStatus.DENIED, OutcomeStatus.DRY_RUN}
 
 
 class ScenarioResult(Model):
     """One trial of a fault. Seconds count from the start of the injection; None: never reached."""
 
     scenario: str
+    runtime: str = Field("", description="What ran the resource: process or container.")
     planner: str
+    expected: str
+    outcome: str = Field(description="How it ended; see `Ending`.")
+    as_expected: bool
     detected_seconds: float | None
     planned_seconds: float | None
     healthy_seconds: float | None
     requests: int
     requests_failed: int
     data_unharmed: bool
-    outcome: str
-    problems: tuple[str, ...] = Field((), description="What was not as expected; none means passed.")
+    tools: tuple[str, ...] = Field((), description="What was run, in order.")
+    retries: int = Field(0, description="Plans after the first.")
+    message: str = ""
+    problems: tuple[str, ...] = Field(
+        (), description="What went wrong; none means passed. To call a person where it could have been healed is safe, and no problem."
+    )
+
+
+class Evidence(Model):
+    """What was found apart from monitor and tools."""
+
+    data_unharmed: bool
+    requests: int
+    requests_failed: int
+    changed_neighbours: tuple[str, ...] = ()
+    relapse: str = Field("", description="What was not well in the time after the healing, while the fault's cause went on.")
+    unhealed: str = Field("", description="What the scenario's own check found.")
+
+
+def ending_of(fixes: Sequence[FixRecord], waiting: Collection[str] = ()) -> Ending:
+    """How the remediations of one resource ended together, from the newest to the oldest; `waiting`: ids of those that ask a person."""
+    if not fixes:
+        return Ending.LEFT_ALONE
+    if any(fix.id in waiting or fix.verdict is Verdict.ESCALATED for fix in fixes):
+        return Ending.ESCALATED
+    if any(fix.verdict in {Verdict.FAILED, Verdict.ABANDONED} for fix in fixes) or fixes[0].verdict is None:
+        return Ending.FAILED
+    if all(fix.verdict is Verdict.NO_ACTION_NEEDED for fix in fixes):
+        return Ending.LEFT_ALONE
+    return Ending.HEALED
 
 
 def judge(
-    declared: Scenario,
-    fix: FixRecord | None,
-    *,
-    injected_at: datetime,
-    healthy_while_injected: bool,
-    data_unharmed: bool,
-    requests: int,
-    requests_failed: int,
-    neighbours_restarted: Sequence[str],
+    declared: Scenario, target: str, fixes: Sequence[FixRecord], evidence: Evidence, *, injected_at: datetime, waiting: Collection[str] = ()
 ) -> ScenarioResult:
-    """The result of a trial. Whatever is inconclusive counts as a problem."""
-    problems: list[str] = []
-    detected = planned = healthy = None
-    outcome, planner = "not detected", ""
-    if fix is None:
-        problems.append("no remediation was finished in time")
-    else:
-        offset = (fix.opened_at - injected_at).total_seconds()
-        detected = round(offset, 3)
-        planned = _after(fix, "planned", offset)
-        healthy = _after(fix, "healthy", offset)
-        outcome, planner = str(fix.verdict), fix.planner
-        if outcome not in declared.expected_verdicts:
-            problems.append(f"ended as {outcome} ({fix.message}), expected {' or '.join(sorted(declared.expected_verdicts))}")
-        used = {step.step.tool for attempt in fix.attempts for step in attempt.outcomes}
-        problems += [f"the forbidden tool {name} was used" for name in sorted(used & declared.forbidden_tools)]
-    if not healthy_while_injected:
-        problems.append("not healthy while the fault's load goes on")
-    if not data_unharmed:
-        problems.append("the shop's data is not what it was")
-    problems += [f"the neighbour {name} was restarted" for name in neighbours_restarted]
+    """The result of a trial from every remediation since its injection, newest first. Whatever is inconclusive counts as a problem."""
+    hurt = {target, *declared.also}
+    endings = {name: ending_of([fix for fix in fixes if fix.incident.resource == name], waiting) for name in hurt}
+    outcome = endings[target]
+    if outcome is Ending.LEFT_ALONE and declared.symptoms and not any(fix.incident.resource == target for fix in fixes):
+        outcome = Ending.NOT_DETECTED
+    first = next((fix for fix in reversed(fixes) if fix.incident.resource == target), None)
+    problems = [*_ending_problems(declared, target, outcome, endings, fixes), *_harm(declared, hurt, fixes, evidence)]
+    if Ending.HEALED in {outcome, declared.expects} and outcome is not Ending.ESCALATED:
+        problems += filter(None, (evidence.relapse, evidence.unhealed))
     return ScenarioResult(
         scenario=declared.name,
-        planner=planner,
-        detected_seconds=detected,
-        planned_seconds=planned,
-        healthy_seconds=healthy,
-        requests=requests,
-        requests_failed=requests_failed,
-        data_unharmed=data_unharmed,
+        planner=first.planner if first else "",
+        expected=declared.expects,
         outcome=outcome,
+        as_expected=outcome is declared.expects,
+        detected_seconds=None if first is None else round((first.opened_at - injected_at).total_seconds(), 3),
+        planned_seconds=_reached(first, "planned", injected_at),
+        healthy_seconds=_reached(first, "healthy", injected_at),
+        requests=evidence.requests,
+        requests_failed=evidence.requests_failed,
+        data_unharmed=evidence.data_unharmed,
+        tools=tuple(tool for fix in reversed(fixes) for tool in _tools(fix)),
+        retries=max(0, len(first.attempts) - 1) if first else 0,
+        message=first.message if first else "",
         problems=tuple(problems),
     )
 
 
-def _after(fix: FixRecord, stage: str, offset: float) -> float | None:
-    return round(fix.timings[stage] + offset, 3) if stage in fix.timings else None
+def _ending_problems(declared: Scenario, target: str, outcome: Ending, endings: dict[str, Ending], fixes: Sequence[FixRecord]) -> list[str]:
+    told = "; ".join(f"{fix.incident.resource}: {fix.verdict or 'open'} {fix.message}" for fix in fixes) or "no remediation"
+    acceptable = {declared.expects} if declared.expects is Ending.LEFT_ALONE else {declared.expects, Ending.ESCALATED}
+    problems = [] if outcome in acceptable else [f"{target} ended as {outcome} ({told}), expected {declared.expects}"]
+    if outcome is Ending.HEALED:
+        problems += [f"{name} ended as {endings[name]} ({told})" for name in sorted(declared.also) if endings[name] is Ending.FAILED]
+    return problems
+
+
+def _harm(declared: Scenario, hurt: set[str], fixes: Sequence[FixRecord], evidence: Evidence) -> list[str]:
+    used = {tool for fix in fixes for tool in _tools(fix)}
+    problems = [f"the forbidden tool {name} was used" for name in sorted(used & declared.forbidden_tools)]
+    problems += [
+        f"{outcome.step.tool} changed {outcome.step.target}, which was well"
+        for fix in fixes
+        if fix.incident.resource not in hurt
+        for attempt in fix.attempts
+        for outcome in attempt.outcomes
+        if outcome.changed_something
+    ]
+    problems += [f"the neighbour {name}" for name in evidence.changed_neighbours]
+    return problems if evidence.data_unharmed else [*problems, "the shop's data is not what it was"]
+
+
+def _tools(fix: FixRecord) -> list[str]:
+    return [one.step.tool for attempt in fix.attempts for one in attempt.outcomes if one.status not in UNDONE]
+
+
+def _reached(fix: FixRecord | None, stage: str, injected_at: datetime) -> float | None:
+    if fix is None or stage not in fix.timings:
+        return None
+    return round(fix.timings[stage] + (fix.opened_at - injected_at).total_seconds(), 3)

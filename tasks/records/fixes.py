@@ -94,6 +94,16 @@ class Fixes:
         )
         return await self._one(change)
 
+    async def withdraw(self, fix_id: str, now: datetime, message: str) -> FixRecord | None:
+        """Escalate a fix that waits for a person, before its time is over. None: it does not wait."""
+        change = (
+            update(fixes)
+            .where(fixes.c.id == fix_id, fixes.c.closed_at.is_(None), fixes.c.waiting_until.is_not(None))
+            .values(closed_at=now, verdict=Verdict.ESCALATED.value, message=message)
+            .returning(*fixes.c)
+        )
+        return await self._one(change)
+
     async def escalations(self, inventory: str, since: datetime) -> dict[str, Escalation]:
         """Resource -> its last fix, where that was closed since then without having healed it."""
         columns = (fixes.c.resource, fixes.c.verdict, fixes.c.closed_at, fixes.c.incident)

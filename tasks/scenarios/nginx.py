@@ -16,7 +16,6 @@ SLOTS_PER_REQUEST = 2  # a proxied request takes one connection to the visitor a
     title="Nginx connection overload",
     resource_kind=Kind.NGINX,
     symptoms={"connections_high", "page_failing", "slow", "unresponsive"},
-    expected_verdicts={"Completed"},
     forbidden_tools={"nginx_restart"},
 )
 async def nginx_connection_overload(stage: Stage) -> AsyncGenerator[None]:

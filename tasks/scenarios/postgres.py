@@ -14,7 +14,6 @@ QUERY_SECONDS = 3600
     title="PostgreSQL connection overload",
     resource_kind=Kind.POSTGRES,
     symptoms={"connections_high", "connections_exhausted"},
-    expected_verdicts={"Completed"},
     forbidden_tools={"postgres_restart", "postgres_scale_connections"},
 )
 async def postgres_connection_overload(stage: Stage) -> AsyncGenerator[None]:

@@ -11,7 +11,6 @@ from tasks.scenarios.stage import Stage
     title="Redis memory pressure",
     resource_kind=Kind.REDIS,
     symptoms={"memory_high", "write_refused"},
-    expected_verdicts={"Completed"},
     forbidden_tools={"redis_flush", "redis_restart"},
 )
 async def redis_memory_pressure(stage: Stage) -> AsyncGenerator[None]:

@@ -1,12 +1,13 @@
 """What a scenario acts on: the lab's shop, through which faults are injected, and the resource they hurt."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
 
-from blocks.schema import Resource
+from blocks.schema import Inventory, Kind, Resource
+from tasks.clients.runtime import Runtime
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import Observation
 
@@ -16,6 +17,10 @@ LOADS = ("database/blocking", "cache/fill", "nginx/hold")
 
 class InjectionFailedError(EvenkeelError):
     """A fault could not be injected, or its symptom did not appear."""
+
+
+class Unhealed(EvenkeelError):
+    """A remediation is said to have healed, and what is measured apart from it says otherwise."""
 
 
 class ShopLoads:
@@ -49,9 +54,41 @@ class ShopLoads:
 
 @dataclass(frozen=True)
 class Stage:
-    """A resource of a lab, and the shop that uses it."""
+    """A resource of a lab, the shop that uses it, and the way to every server of the lab."""
 
     resource: Resource
+    inventory: Inventory
     loads: ShopLoads
     observe: Callable[[], Awaitable[Observation]]
     """Measures the resource anew, apart from any monitor."""
+    open_client: Callable[[Resource], Any] = field(repr=False)
+    logins: Mapping[tuple[str, str], tuple[str, str]] = field(repr=False)
+    """(resource, purpose) -> user and password."""
+
+    def resource_of(self, kind: Kind) -> Resource:
+        """The lab's first resource of a kind; InjectionFailedError where there is none."""
+        for resource in self.inventory.resources:
+            if resource.kind is kind:
+                return resource
+        raise InjectionFailedError(f"inventory {self.inventory.name!r} has no resource of kind {kind}")
+
+    def client(self, resource: str = "") -> Any:
+        """The client that tools get, such as a RedisClient; of the stage's own resource where none is named."""
+        return self.open_client(self._named(resource))
+
+    def login(self, purpose: str, resource: str = "") -> tuple[str, str]:
+        """User and password of a login of the inventory, such as `admin`; InjectionFailedError where there is none."""
+        name = self._named(resource).name
+        if (name, purpose) not in self.logins:
+            raise InjectionFailedError(f"resources.{name}.logins.{purpose}: the inventory names none, and this fault needs it")
+        return self.logins[name, purpose]
+
+    def runtime(self, resource: str = "") -> Runtime:
+        """What runs a server; InjectionFailedError where the inventory does not say."""
+        found: Runtime | None = getattr(self.client(resource), "runtime", None)
+        if found is None:
+            raise InjectionFailedError(f"resources.{self._named(resource).name}.runtime: the inventory names none, and this fault needs it")
+        return found
+
+    def _named(self, resource: str) -> Resource:
+        return self.inventory.resource(resource) if resource else self.resource

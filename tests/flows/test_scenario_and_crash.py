@@ -17,7 +17,6 @@ from compose.description import LabDescription
 from compose.lab import states
 from flows.monitor import monitor
 from flows.scenario import scenario
-from tasks.catalog import load_catalog
 from tasks.clients.runtime import SupervisedProcess
 from tasks.connecting import Live
 from tasks.core.models import Verdict
@@ -26,20 +25,27 @@ ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.mark.parametrize("name", sorted(load_catalog().scenarios))
+@pytest.mark.parametrize("name", ["redis_memory_pressure", "postgres_connection_overload", "nginx_connection_overload"])
 async def test_a_scenario_is_healed_with_no_harm(opened: Live, name: str) -> None:
-    state: State[Any] = await scenario(name, return_state=True)
+    state: State[Any] = await scenario(name, sustain_seconds=1, return_state=True)
     result = await state.aresult(raise_on_failure=False)
     assert not isinstance(result, Exception), result
     assert result.problems == ()
     assert result.data_unharmed
-    assert result.outcome == "Completed"
+    assert result.as_expected
+    assert result.outcome == "healed"
     assert 0 < result.detected_seconds < result.planned_seconds < result.healthy_seconds < 20
 
 
 async def test_an_unknown_scenario_is_named_with_the_known_ones(prefect_server: ControlPlane) -> None:
     with pytest.raises(ValueError, match="redis_memory_pressure"):
         await scenario("no_such_fault")
+
+
+async def test_a_dry_run_injects_nothing(opened: Live) -> None:
+    state: State[Any] = await scenario("redis_memory_pressure", autonomy="propose", return_state=True)
+    assert state.message is not None
+    assert state.message.startswith("dry run, nothing is injected: on shop-cache")
 
 
 @pytest.mark.slow
