@@ -5,7 +5,8 @@ The decorators attach a declaration to the function as `.declaration`; `tasks.ca
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -39,12 +40,16 @@ class Growth:
     """The value of the probe's reading that is in force."""
     limit: Literal["memory_mib", "connections"]
     """The field of the resource's limits."""
+    share: Literal["memory_percent", "connections_percent"]
+    """The value of the reading, and its threshold: how much of the capacity is in use, in percent."""
     unset_limit: int | None = None
     """Holds where the inventory sets no limit; none: a person is asked there."""
 
 
 Aim = Callable[[Mapping[str, JsonValue], Observation], str]
 """Arguments of a step and what was measured -> whom the step hits that was not measured to be the trouble; empty: nobody."""
+Fits = Callable[[Observation], bool]
+"""What was measured -> whether a tool finds something to do there without a person."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,10 @@ class Tool:
     growth: Growth | None = None
     aim: Aim | None = None
     """Holds the arguments against what was measured: whoever was not measured to be the trouble is hit only if a person agrees."""
+    after: tuple[str, ...] = ()
+    """Milder tools: while one of them is a remedy, fits and was not tried in this remediation, a person is asked."""
+    fits: Fits | None = None
+    """Whether it counts as a milder tool that comes first; none: always. A growth that can't suffice never does."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +111,21 @@ class Runbook:
     function: Callable[[Context], Iterator[Remedy]]
 
 
+class Ending(StrEnum):
+    """How a scenario is expected to end, and how one did."""
+
+    HEALED = "healed"
+    ESCALATED = "escalated"
+    """A person was called or asked, and nothing was left changed without one."""
+    LEFT_ALONE = "left alone"
+    """Nothing was changed: no incident, or one that needed no action."""
+    NOT_DETECTED = "not detected"
+    FAILED = "failed"
+
+
+RuntimeType = Literal["process", "container"]
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A fault: how it is injected and taken back, and what is expected of whoever meets it. Planners never see it."""
@@ -111,9 +135,18 @@ class Scenario:
     summary: str
     resource_kind: Kind
     symptoms: frozenset[str]
+    """One of them must show after the injection; empty: nothing is wrong."""
     function: Callable[[Any], AsyncGenerator[None]]
-    expected_verdicts: frozenset[str]
-    forbidden_tools: frozenset[str] = field(default_factory=frozenset)
+    expects: Ending
+    forbidden_tools: frozenset[str] = frozenset()
+    target: str = ""
+    """Name of the resource that is hurt; empty: the first of the kind."""
+    also: frozenset[str] = frozenset()
+    """Further resources that are hurt, which must be well again too."""
+    runtimes: frozenset[RuntimeType] = frozenset({"process", "container"})
+    """What has to run the resource for the fault to be possible."""
+    catalogue: tuple[int, ...] = ()
+    """Its numbers in the catalogue of faults."""
 
 
 Declaration = Tool | Probe | Runbook | Scenario
@@ -149,11 +182,14 @@ def tool(
     symptoms: Collection[str] = (),
     growth: Growth | None = None,
     aim: Aim | None = None,
+    after: tuple[str, ...] = (),
+    fits: Fits | None = None,
 ) -> Callable[[F], F]:
     """Declare `async (client, args) -> Change` as a tool. A REVERSIBLE tool names its undo.
 
     `symptoms` are what it is a remedy for: in a remediation it runs only while one of them is measured.
     `growth` names the argument that is a capacity, which a remediation only raises. `aim` says whom a step hits without need.
+    `after` names milder tools that come first, and `fits` tells where this one, as the milder, finds nothing to do.
     """
 
     def decorate(function: F) -> F:
@@ -169,7 +205,22 @@ def tool(
         if (risk is Risk.REVERSIBLE) != (undo is not None):
             raise DeclarationError(f"{name}: exactly the REVERSIBLE tools name an undo")
         summary = _first_line(function)
-        declared = Tool(name, service, risk, title, summary, args_model, function, undo, timeout_seconds, frozenset(symptoms), growth, aim)
+        declared = Tool(
+            name=name,
+            service=service,
+            risk=risk,
+            title=title,
+            summary=summary,
+            args_model=args_model,
+            function=function,
+            undo=undo,
+            timeout_seconds=timeout_seconds,
+            symptoms=frozenset(symptoms),
+            growth=growth,
+            aim=aim,
+            after=after,
+            fits=fits,
+        )
         return _attach(function, declared)
 
     return decorate
@@ -201,11 +252,21 @@ def runbook(*, service: Kind, symptoms: set[str], title: str) -> Callable[[F], F
 
 
 def scenario(
-    *, title: str, resource_kind: Kind, symptoms: set[str], expected_verdicts: set[str], forbidden_tools: set[str] | None = None
+    *,
+    title: str,
+    resource_kind: Kind,
+    symptoms: Collection[str],
+    expects: Ending = Ending.HEALED,
+    forbidden_tools: Collection[str] = (),
+    target: str = "",
+    also: Collection[str] = (),
+    runtimes: Collection[RuntimeType] = ("process", "container"),
+    catalogue: tuple[int, ...] = (),
 ) -> Callable[[F], F]:
-    """Declare an async generator over a stage as a scenario: inject, `yield`, take back in `finally`.
+    """Declare an async generator over a stage as a scenario: inject, `yield`, check, take back in `finally`.
 
-    The runner itself sees to it that one of `symptoms` appears after the injection, and that the steady state returns.
+    The runner itself sees to it that one of `symptoms` appears after the injection, and that the steady state returns. What stands
+    after the `yield` runs only once the remediation is said to have healed, and raises `Unhealed` where that is not true.
     """
 
     def decorate(function: F) -> F:
@@ -216,8 +277,12 @@ def scenario(
             resource_kind=resource_kind,
             symptoms=frozenset(symptoms),
             function=function,
-            expected_verdicts=frozenset(expected_verdicts),
-            forbidden_tools=frozenset(forbidden_tools or ()),
+            expects=expects,
+            forbidden_tools=frozenset(forbidden_tools),
+            target=target,
+            also=frozenset(also),
+            runtimes=frozenset(runtimes),
+            catalogue=catalogue,
         )
         return _attach(function, declared)
 
