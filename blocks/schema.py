@@ -96,6 +96,10 @@ class ProcessRuntime(Model):
     service: Name = Field(description="The service's name there.")
 
 
+Purpose = Literal["monitor", "application", "maintenance", "admin"]
+"""What a login is for: to measure, to be the application, to repair what the application owns; `admin` injects faults into a lab."""
+
+
 class Maintenance(Model):
     """A time in which nothing is opened or done for a resource."""
 
@@ -134,10 +138,10 @@ class Resource(Model):
     thresholds: Thresholds = Thresholds()
     limits: Limits = Limits()
     runtime: ProcessRuntime | None = Field(None, description="How the service is started and stopped; none: it can't be restarted.")
-    config_path: str | None = Field(None, description="Path of the configuration file that tools may edit (Nginx).")
-    logins: dict[Literal["monitor", "application"], str] = Field(
-        default_factory=dict, description="Purpose -> user name; the password is in the login's own block."
+    config_path: str | None = Field(
+        None, description="The configuration file that tools may edit (Nginx; PostgreSQL: its postgresql.auto.conf)."
     )
+    logins: dict[Purpose, str] = Field(default_factory=dict, description="Purpose -> user name; the password is in the login's own block.")
     maintenance: Maintenance | None = None
     baseline: tuple[ToolCall, ...] = Field((), description="Tool calls with which `reset` brings a lab's resource back to its baseline.")
     autonomy: Autonomy | None = Field(None, description="Overrides the inventory's autonomy.")
@@ -242,6 +246,8 @@ class Inventory(Model):
             raise ValueError(f"resources: the name {doubles[0]!r} stands twice; names must differ")
         known = set(names)
         for resource in self.resources:
+            if "admin" in resource.logins and not self.lab:
+                raise ValueError(f"resources.{resource.name}.logins.admin: only a lab has this login, to inject faults; remove it")
             for other in resource.depends_on:
                 if other not in known:
                     raise ValueError(f"resources.{resource.name}.depends_on: no resource is named {other!r}; known: {', '.join(names)}")

@@ -32,7 +32,7 @@ log_line_prefix = '%m [%p] %q%u@%d '
 cluster_name = '{cluster}'
 """
 
-# No one logs in as the superuser: there is no socket, and over TCP it has no password.
+# No one logs in as `postgres`: there is no socket, and over TCP it has no password.
 ACCESS = """\
 # TYPE DATABASE USER ADDRESS METHOD
 host all all {host}/32 scram-sha-256
@@ -49,13 +49,21 @@ PARAMETERS = (
     "transaction_timeout",
     "client_connection_check_interval",
     "work_mem",
+    "default_transaction_read_only",
+    "autovacuum",
+    "max_slot_wal_keep_size",
 )
 
+# The maintenance login is a member of the owner, for what only an owner may do: indexes, table options, grants. REPLICATION is what
+# dropping a slot takes; no line of pg_hba.conf lets it stream. Only scenarios log in as the superuser.
 # One command a line, as single-user mode reads them. The database that initdb made becomes the shop's: creating another takes longer
 # than all the rest. It can't be renamed from within, hence two sessions.
 ROLES = """\
 CREATE ROLE {monitor} LOGIN PASSWORD '{monitor_password}';
 CREATE ROLE {application} LOGIN PASSWORD '{application_password}' NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION;
+CREATE ROLE {maintenance} LOGIN REPLICATION PASSWORD '{maintenance_password}';
+CREATE ROLE {admin} LOGIN SUPERUSER PASSWORD '{admin_password}';
+GRANT {application} TO {maintenance};
 GRANT pg_monitor, pg_signal_backend, pg_use_reserved_connections, pg_read_all_data, pg_maintain TO {monitor};
 GRANT SET, ALTER SYSTEM ON PARAMETER {parameters} TO {monitor};
 GRANT EXECUTE ON FUNCTION pg_reload_conf() TO {monitor};
@@ -65,6 +73,11 @@ ALTER DATABASE postgres RENAME TO {dbname};
 ALTER DATABASE {dbname} OWNER TO {application};
 COMMENT ON DATABASE {dbname} IS 'The shop';
 """
+
+
+def database_settings_path(lab: LabDescription) -> Path:
+    """The file that ALTER SYSTEM writes."""
+    return lab.directory / "postgres" / "data" / "postgresql.auto.conf"
 
 
 def database(lab: LabDescription) -> Service:
@@ -121,10 +134,8 @@ async def _create(lab: LabDescription, prefix: tuple[str, ...], postgres: Path, 
     single = (str(postgres), "--single", *settings, "-D", str(draft))
     logins = lab.database.logins
     values = {
-        "monitor": logins["monitor"].username,
-        "monitor_password": logins["monitor"].password,
-        "application": logins["application"].username,
-        "application_password": logins["application"].password,
+        **{purpose: login.username for purpose, login in logins.items()},
+        **{f"{purpose}_password": login.password for purpose, login in logins.items()},
         "dbname": lab.database.dbname,
         "parameters": ", ".join(PARAMETERS),
     }

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 HOST = "127.0.0.1"
 SERVICES = ("database", "cache", "web", "app", "traffic")
 SAMPLE_APP = Path(__file__).resolve().parent.parent / "sample-app"
-Purpose = Literal["monitor", "application"]
+Purpose = Literal["monitor", "application", "maintenance", "admin"]
 
 
 class LabError(Exception):
@@ -174,6 +174,8 @@ def prepare(directory: Path, services: tuple[str, ...] | None, control: Path) ->
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if description_path(directory).exists():
         lab = load(directory).model_copy(update={"services": wanted, "control": control})
+        if not {"maintenance", "admin"} <= lab.database.logins.keys():
+            raise LabError(f"{directory}: made by an earlier version, without the database's newer logins; remove the directory")
     else:
         if (directory / "postgres").exists():
             raise LabError(f"{directory}: servers' data without the lab.json that has their logins; remove the directory")
@@ -210,7 +212,12 @@ def _new(directory: Path, services: tuple[str, ...], control: Path) -> LabDescri
             host=HOST,
             port=port["database"],
             dbname="shop",
-            logins={"monitor": login("evenkeel_monitor"), "application": login("shop")},
+            logins={
+                "monitor": login("evenkeel_monitor"),
+                "application": login("shop"),
+                "maintenance": login("evenkeel_maintenance"),
+                "admin": login("dba"),
+            },
         ),
         cache=Cache(
             host=HOST,

@@ -4,10 +4,13 @@ from typing import Any
 
 import yaml
 
+from compose.database import database_settings_path
 from compose.description import LabDescription, Login, write_private
 
 MONITOR_PASSWORD = "SHOP_DB_MONITOR_PASSWORD"  # noqa: S105 - the name of a variable
 APPLICATION_PASSWORD = "SHOP_DB_APPLICATION_PASSWORD"  # noqa: S105
+MAINTENANCE_PASSWORD = "SHOP_DB_MAINTENANCE_PASSWORD"  # noqa: S105
+ADMIN_PASSWORD = "SHOP_DB_ADMIN_PASSWORD"  # noqa: S105
 CACHE_PASSWORD = "SHOP_CACHE_MONITOR_PASSWORD"  # noqa: S105
 
 
@@ -24,6 +27,8 @@ def environment(lab: LabDescription) -> dict[str, str]:
     return {
         MONITOR_PASSWORD: lab.database.logins["monitor"].password,
         APPLICATION_PASSWORD: lab.database.logins["application"].password,
+        MAINTENANCE_PASSWORD: lab.database.logins["maintenance"].password,
+        ADMIN_PASSWORD: lab.database.logins["admin"].password,
         CACHE_PASSWORD: lab.cache.password,
     }
 
@@ -44,11 +49,14 @@ def inventory(lab: LabDescription) -> dict[str, Any]:
             "kind": "postgres",
             "address": f"{database.host}:{database.port}/{database.dbname}",
             "role": "store",
+            "config_path": str(database_settings_path(lab)),
             "limits": {"connections": 200},
             "baseline": [{"tool": "postgres_scale_connections", "args": {"connections": 100}}],
             "logins": {
                 "monitor": login(database.logins["monitor"], MONITOR_PASSWORD),
                 "application": login(database.logins["application"], APPLICATION_PASSWORD),
+                "maintenance": login(database.logins["maintenance"], MAINTENANCE_PASSWORD),
+                "admin": login(database.logins["admin"], ADMIN_PASSWORD),
             },
         },
         "cache": {

@@ -49,7 +49,13 @@ def test_logins_are_taken_out_of_the_inventory() -> None:
 
 
 def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource() -> None:
-    names = ("SHOP_CACHE_MONITOR_PASSWORD", "SHOP_DB_MONITOR_PASSWORD", "SHOP_DB_APPLICATION_PASSWORD", "GEMINI_API_KEY")
+    names = (
+        "SHOP_CACHE_MONITOR_PASSWORD",
+        "SHOP_DB_MONITOR_PASSWORD",
+        "SHOP_DB_APPLICATION_PASSWORD",
+        "SHOP_DB_MAINTENANCE_PASSWORD",
+        "GEMINI_API_KEY",
+    )
     channels = {
         "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/x",
         "ON_CALL_WEBHOOK_URL": "https://x",
@@ -109,7 +115,16 @@ def test_a_real_labs_inventory_is_valid(fresh_database: LabDescription) -> None:
             "line 5: resources.shop-cache.thresholds.memory_percent: Input should be less than or equal to 100",
         ),
         ("username: default", "user: default", "line 8: resources.shop-cache.logins.monitor.user: no such field; did you mean 'username'?"),
-        ("logins: {monitor", "logins: {monitr", "line 13: resources.shop-db.logins.monitr: Input should be 'monitor' or 'application'"),
+        (
+            "logins: {monitor",
+            "logins: {monitr",
+            "line 13: resources.shop-db.logins.monitr: Input should be 'monitor', 'application', 'maintenance' or 'admin'",
+        ),
+        (
+            "logins: {monitor",
+            'logins: {admin: {username: dba, password: "${DB_PASSWORD}"}, monitor',
+            "resources.shop-db.logins.admin: only a lab has this login, to inject faults; remove it",
+        ),
         ("name: shop-db", "name: shop-cache", "resources: the name 'shop-cache' stands twice; names must differ"),
         ("[shop-cache]", "[shop-cash]", "no resource is named 'shop-cash'"),
         ("[shop-cache]", "[shop-db]", "depends_on: a circle: shop-db -> shop-db"),

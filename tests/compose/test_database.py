@@ -44,7 +44,7 @@ def test_the_monitor_gets_in_where_the_application_is_refused(exhausted: LabDesc
 
 
 @pytest.mark.parametrize("purpose", ["application", "monitor"])
-def test_no_login_is_a_superuser(fresh_database: LabDescription, purpose: Purpose) -> None:
+def test_no_login_that_heals_is_a_superuser(fresh_database: LabDescription, purpose: Purpose) -> None:
     with connect(fresh_database, purpose) as connection:
         assert connection.execute("SHOW is_superuser").fetchone() == ("off",)
         rights = "SELECT rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls FROM pg_roles WHERE rolname = current_user"
@@ -112,3 +112,24 @@ def test_it_is_as_durable_as_postgresql_is_by_default(fresh_database: LabDescrip
     with connect(fresh_database, "monitor") as monitor:
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
             assert monitor.execute(f"SHOW {setting}").fetchone() == ("on",)
+
+
+def test_maintenance_may_do_what_an_owner_may_and_no_more_than_that(fresh_database: LabDescription) -> None:
+    with connect(fresh_database, "application") as application, connect(fresh_database, "maintenance") as maintenance:
+        application.execute("CREATE TABLE owned (id integer)")
+        for statement in (
+            "CREATE INDEX CONCURRENTLY owned_id_idx ON owned (id)",
+            "ALTER TABLE owned SET (autovacuum_enabled = off)",
+            "GRANT SELECT ON owned TO shop",
+            "SELECT pg_create_physical_replication_slot('standby'), pg_drop_replication_slot('standby')",
+        ):
+            maintenance.execute(statement)
+        for statement in ("ALTER SYSTEM SET fsync = off", "CREATE ROLE more", "ALTER ROLE shop SUPERUSER"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                maintenance.execute(statement)
+        application.execute("DROP TABLE owned")
+
+
+def test_the_admin_is_for_injecting_faults(fresh_database: LabDescription) -> None:
+    with connect(fresh_database, "admin") as admin:
+        assert admin.execute("SHOW is_superuser").fetchone() == ("on",)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compose.description import LabError, free_ports, is_free, load, prepare, write_private
+from compose.description import LabError, free_ports, is_free, load, prepare, save, write_private
 
 CONTROL = Path("/nowhere/control.sock")
 
@@ -40,7 +40,7 @@ def test_a_lab_keeps_ports_and_logins(tmp_path: Path) -> None:
 def test_two_labs_share_no_password(tmp_path: Path) -> None:
     labs = [prepare(tmp_path / name, None, CONTROL) for name in ("one", "two")]
     passwords = [login.password for lab in labs for login in (*lab.database.logins.values(), *lab.cache.logins.values())]
-    assert len(set(passwords)) == 8
+    assert len(set(passwords)) == len(passwords)
     assert min(map(len, passwords)) >= 20
 
 
@@ -90,4 +90,13 @@ def test_data_without_its_logins_is_refused(tmp_path: Path) -> None:
     (tmp_path / "postgres").mkdir()
     (tmp_path / "lab.json").unlink()
     with pytest.raises(LabError, match="remove the directory"):
+        prepare(tmp_path, None, CONTROL)
+
+
+def test_a_lab_of_an_earlier_version_says_so(tmp_path: Path) -> None:
+    lab = prepare(tmp_path, None, CONTROL)
+    logins = {purpose: login for purpose, login in lab.database.logins.items() if purpose in {"monitor", "application"}}
+    save(lab.model_copy(update={"database": lab.database.model_copy(update={"logins": logins})}))
+    assert load(tmp_path).database.logins == logins
+    with pytest.raises(LabError, match=r"earlier version, .* remove the directory"):
         prepare(tmp_path, None, CONTROL)

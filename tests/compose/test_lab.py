@@ -98,6 +98,8 @@ def test_the_environment_file_has_what_the_inventory_refers_to(lab: LabDescripti
     assert dict(line.split("=", 1) for line in lines) == {
         "SHOP_DB_MONITOR_PASSWORD": lab.database.logins["monitor"].password,
         "SHOP_DB_APPLICATION_PASSWORD": lab.database.logins["application"].password,
+        "SHOP_DB_MAINTENANCE_PASSWORD": lab.database.logins["maintenance"].password,
+        "SHOP_DB_ADMIN_PASSWORD": lab.database.logins["admin"].password,
         "SHOP_CACHE_MONITOR_PASSWORD": lab.cache.password,
     }
     assert not [line for line in lines if line.split("=", 1)[1] in lab.inventory_path.read_text(encoding="utf-8")]
