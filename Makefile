@@ -4,7 +4,7 @@ BIN := .venv/bin
 STATE ?= .evenkeel
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-slow chaos-model lint format bench docs clean
+.PHONY: help demo up test test-slow scenarios chaos-model lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test: .venv/dev ## run the tests on real servers
 
 test-slow: .venv/dev ## run the long tests: a failing and a hijacked model, approvals in the UI, a killed monitor, notifications
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m slow $(PYTEST_ARGS)
+
+scenarios: .venv/dev ## try the whole catalogue of faults on real servers; build/scenarios.json
+	@$(BIN)/python -m tests.scenarios --directory $(STATE) $(SCENARIOS_ARGS)
 
 chaos-model: $(SMALL_MODEL) ## let a real small model plan 50 incidents, in about 16 minutes
 	@$(BIN)/python -m tests.chaos_model $(SMALL_MODEL) $(CHAOS_ARGS)

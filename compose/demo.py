@@ -17,7 +17,8 @@ from compose.stack import Stack, stack
 
 SCENARIOS = ("redis_memory_pressure", "postgres_connection_overload", "nginx_connection_overload")
 REPORT = Path("build/demo.json")
-SCENARIO_SECONDS = 120.0
+SCENARIO_SECONDS = 180.0
+SUSTAIN_SECONDS = 2.0
 GOAL_SECONDS = 5.0
 SHOWN = {
     "scenario": "scenario",
@@ -31,11 +32,12 @@ SHOWN = {
 }
 
 
-async def try_scenario(running: Stack, name: str) -> dict[str, Any]:
-    """Start a scenario as a person would, by its deployment, and wait for its result."""
+async def try_scenario(running: Stack, name: str, *, inventory: str = "lab", sustain_seconds: float = SUSTAIN_SECONDS) -> dict[str, Any]:
+    """Start a scenario as a person would, by its deployment, and wait for its result; LabError where it gives none."""
+    parameters = {"name": name, "inventory": inventory, "sustain_seconds": sustain_seconds}
     with running.client():
         run: FlowRun = await arun_deployment(
-            "scenario/by-hand", parameters={"name": name}, timeout=SCENARIO_SECONDS, poll_interval=0.5, as_subflow=False
+            "scenario/by-hand", parameters=parameters, timeout=SCENARIO_SECONDS, poll_interval=0.5, as_subflow=False
         )
         if run.state is None or not run.state.is_final():
             raise LabError(f"{name}: not finished within {SCENARIO_SECONDS:g} s; see {running.plane.ui_url}/runs/flow-run/{run.id}")
@@ -72,6 +74,8 @@ async def demo(directory: Path) -> int:
 def problems_of(row: dict[str, Any]) -> list[str]:
     """What was not as expected, among it a healing that took longer than the goal."""
     problems = list(row["problems"])
+    if not row["as_expected"]:
+        problems.append(f"ended as {row['outcome']}, expected {row['expected']}: {row['message']}")
     healthy = row["healthy_seconds"]
     if healthy is not None and healthy > GOAL_SECONDS:
         problems.append(f"healthy after {healthy:.2f} s, the goal is {GOAL_SECONDS:g} s")

@@ -24,7 +24,7 @@ from tasks.core.scoring import Evidence, ScenarioResult, ending_of, judge
 from tasks.evidence import changes, fingerprint, surroundings, traffic_since
 from tasks.probing import probe_resource
 from tasks.scenarios.stage import ShopLoads, Stage
-from tasks.trying import Met, inject, relapse_within, restore, steady_state, wait_until_met, withdraw_questions
+from tasks.trying import Met, inject, past_fix, relapse_within, restore, steady_state, wait_until_met, withdraw_questions
 
 STEADY_SECONDS = 30.0
 RECOVER_SECONDS = 10.0
@@ -91,7 +91,15 @@ def target_of(declared: Scenario, inventory: Inventory) -> Resource:
 
 def _stage(opened: Live, target: Resource, shop: httpx.AsyncClient) -> Stage:
     logins = {key: (login.username, login.password.get_secret_value()) for key, login in opened.logins.items()}
-    return Stage(target, opened.inventory, ShopLoads(shop), lambda: probe_resource(opened, target), opened.tool_client, logins)
+    return Stage(
+        resource=target,
+        inventory=opened.inventory,
+        loads=ShopLoads(shop),
+        observe=lambda: probe_resource(opened, target),
+        open_client=opened.tool_client,
+        logins=logins,
+        past_fix=lambda message: past_fix(opened, target, message),
+    )
 
 
 async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: float, sustain_seconds: float) -> ScenarioResult:

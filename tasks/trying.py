@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -14,6 +15,7 @@ from blocks.schema import Resource
 from tasks.approvals import close_run
 from tasks.connecting import Live, current
 from tasks.core.declare import Ending, Scenario
+from tasks.core.detection import open_incident
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import FixRecord, Health, Verdict
 from tasks.core.scoring import ending_of
@@ -23,6 +25,7 @@ from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
 POLL_SECONDS = 0.1
 SHOW_SECONDS = 20.0
 SUSTAIN_RECHECK_SECONDS = 0.5
+PAST = timedelta(hours=2)
 WITHDRAWN = "a person is needed: the question was withdrawn when the scenario ended; nothing of the plan was done"
 
 
@@ -148,6 +151,23 @@ async def withdraw_questions(waiting: frozenset[str]) -> None:
         record = await current().records.withdraw(fix_id, datetime.now(UTC), WITHDRAWN)
         if record is not None and record.flow_run_id:
             await close_run(record.flow_run_id, State(type=StateType.FAILED, name=Verdict.ESCALATED.value, message=WITHDRAWN))
+
+
+@asynccontextmanager
+async def past_fix(opened: Live, target: Resource, message: str) -> AsyncIterator[None]:
+    """A closed fix of the resource on record, with that message; deleted again at the end."""
+    observation = (await probe_all(opened, [target]))[0]
+    now = datetime.now(UTC) - PAST
+    incident = open_incident(opened.inventory.name, observation, now)
+    record = FixRecord(id=incident.id, incident=incident, before=observation, opened_at=now)
+    owner = "the records' keeper"
+    if not await opened.records.open_fix(record, owner, now):
+        raise InjectionFailedError(f"{target.name}: a remediation is under way, so no past one can be written")
+    try:
+        await opened.records.close_fix(record, owner, Verdict.COMPLETED, message, now)
+        yield
+    finally:
+        await opened.records.delete(ids=[record.id])
 
 
 async def _met_since(opened: Live, since: datetime) -> Met:

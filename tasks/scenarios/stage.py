@@ -1,6 +1,7 @@
 """What a scenario acts on: the lab's shop, through which faults are injected, and the resource they hurt."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +65,8 @@ class Stage:
     open_client: Callable[[Resource], Any] = field(repr=False)
     logins: Mapping[tuple[str, str], tuple[str, str]] = field(repr=False)
     """(resource, purpose) -> user and password."""
+    past_fix: Callable[[str], AbstractAsyncContextManager[None]] = field(repr=False)
+    """`async with stage.past_fix("what it says")`: the records hold a closed fix of the resource with that message."""
 
     def resource_of(self, kind: Kind) -> Resource:
         """The lab's first resource of a kind; InjectionFailedError where there is none."""

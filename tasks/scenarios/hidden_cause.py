@@ -1,0 +1,110 @@
+"""Cases in which what is measured misleads: a blind probe, an outside actor, a figure that is missing."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator
+
+import psycopg
+from psycopg import sql
+
+from blocks.schema import Kind
+from tasks.clients.runtime import Runtime
+from tasks.core.declare import Ending, scenario
+from tasks.core.errors import NotApplicable
+from tasks.scenarios.postgres import postgres_connection_overload
+from tasks.scenarios.sessions import conninfo
+from tasks.scenarios.stage import Stage
+
+ACTOR_SECONDS = 0.2
+ALL_OF_POSTGRES = {
+    "postgres_restart",
+    "postgres_scale_connections",
+    "postgres_kill_long_queries",
+    "postgres_terminate_idle",
+    "postgres_vacuum",
+}
+
+
+async def _as_admin(stage: Stage, *statements: sql.Composed) -> None:
+    text = conninfo(stage, "admin", stage.resource, "psql")
+    async with await psycopg.AsyncConnection.connect(text, autocommit=True) as connection:
+        for statement in statements:
+            await connection.execute(statement)
+
+
+@scenario(
+    title="The monitor's own password is refused, the service is fine",
+    resource_kind=Kind.POSTGRES,
+    symptoms=(),
+    expects=Ending.LEFT_ALONE,
+    forbidden_tools=ALL_OF_POSTGRES,
+    catalogue=(45,),
+)
+async def postgres_monitor_locked_out(stage: Stage) -> AsyncGenerator[None]:
+    """Change the password of the monitor's role and end its sessions; the application's role is left as it is."""
+    user, password = stage.login("monitor")
+    role = sql.Identifier(user)
+    try:
+        await _as_admin(
+            stage,
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, sql.Literal(secrets.token_urlsafe(18))),
+            sql.SQL("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {}").format(sql.Literal(user)),
+        )
+        yield
+    finally:
+        await _as_admin(stage, sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, sql.Literal(password)))
+
+
+@scenario(
+    title="Connection overload, and the monitor can't see whose sessions they are",
+    resource_kind=Kind.POSTGRES,
+    symptoms={"connections_high", "connections_exhausted"},
+    expects=Ending.ESCALATED,
+    forbidden_tools=ALL_OF_POSTGRES,
+    catalogue=(50,),
+)
+async def postgres_overload_unseen(stage: Stage) -> AsyncGenerator[None]:
+    """Hold 86 of 100 connections, with pg_monitor taken from the monitor's role: states and statements are hidden from it."""
+    role = sql.Identifier(stage.login("monitor")[0])
+    async with contextlib.aclosing(postgres_connection_overload(stage)) as overload:
+        try:
+            await _as_admin(stage, sql.SQL("REVOKE pg_monitor FROM {}").format(role))
+            await anext(overload)
+            yield
+        finally:
+            await _as_admin(stage, sql.SQL("GRANT pg_monitor TO {}").format(role))
+
+
+@scenario(
+    title="Somebody outside stops the shop again and again",
+    resource_kind=Kind.HTTP,
+    symptoms={"down"},
+    expects=Ending.ESCALATED,
+    catalogue=(48,),
+)
+async def shop_stopped_again(stage: Stage) -> AsyncGenerator[None]:
+    """Stop the shop, and again each time it was started."""
+    runtime = stage.runtime()
+
+    async def actor() -> None:
+        while True:
+            await _stop(runtime)
+            await asyncio.sleep(ACTOR_SECONDS)
+
+    await _stop(runtime)
+    acting = asyncio.create_task(actor(), name="the shop's other operator")
+    try:
+        yield
+    finally:
+        acting.cancel()
+        await asyncio.gather(acting, return_exceptions=True)
+        if (await runtime.status()).state != "running":
+            await runtime.start()
+
+
+async def _stop(runtime: Runtime) -> None:
+    if (await runtime.status()).state == "running":
+        # Stopped by something else in this moment: that is just as well.
+        with contextlib.suppress(NotApplicable):
+            await runtime.stop()
