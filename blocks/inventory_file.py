@@ -22,6 +22,7 @@ from blocks.records_url import records_url
 from blocks.schema import Inventory, Kind, Model
 
 M = TypeVar("M", bound=Model)
+RUNTIME_TYPES = {"process", "container"}
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -218,8 +219,7 @@ class _Reading:
                 if detail["type"] == "too_short" and any(one["loc"][:length] == detail["loc"] for one in details if one is not detail):
                     continue  # only because its items are wrong, which is told
                 text = _explained(detail, model, also)
-                within = tuple(part for part in detail["loc"] if part != "[key]")
-                self._problem((*location, *within), text)
+                self._problem((*location, *_within(detail)), text)
             return None
 
     def _problem(self, location: Location, text: str) -> None:
@@ -239,8 +239,15 @@ class _Reading:
         return ".".join(parts)
 
 
+def _within(detail: ErrorDetails) -> Location:
+    """The place of an error without what the file has no level for: keys' errors, and the member of a union."""
+    parts = detail["loc"]
+    is_member = [before == "runtime" and part in RUNTIME_TYPES for before, part in zip(("", *parts), parts, strict=False)]
+    return tuple(part for part, left_out in zip(parts, is_member, strict=True) if part != "[key]" and not left_out)
+
+
 def _explained(detail: ErrorDetails, model: type[Model], also: tuple[str, ...]) -> str:
-    location = detail["loc"]
+    location = _within(detail)
     match detail["type"]:
         case "extra_forbidden":
             known = [*_fields(model.model_json_schema(), location[:-1]), *(also if len(location) == 1 else ())]
@@ -250,6 +257,10 @@ def _explained(detail: ErrorDetails, model: type[Model], also: tuple[str, ...]) 
             return "is missing; add it"
         case "enum" if location[-1] == "kind":
             return f"no such kind {detail['input']!r}; known kinds: {', '.join(Kind)}"
+        case "string_pattern_mismatch" if location[-1] == "engine":
+            return "write unix:///path or tcp://host:port, the address of the engine's API"
+        case "string_pattern_mismatch" if location[-1] == "container":
+            return "write the container's name"
         case "string_pattern_mismatch":
             return "write lower-case letters, digits and dashes, beginning with a letter, at most 63"
         case _:

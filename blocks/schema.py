@@ -13,10 +13,14 @@ from urllib.parse import urlsplit
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     SerializerFunctionWrapHandler,
     StringConstraints,
+    Tag,
+    TypeAdapter,
+    ValidationError,
     model_serializer,
     model_validator,
 )
@@ -37,6 +41,7 @@ class Kind(StrEnum):
     POSTGRES = "postgres"
     NGINX = "nginx"
     HTTP = "http"
+    CONTAINER = "container"
 
 
 class Role(StrEnum):
@@ -67,12 +72,22 @@ class Autonomy(StrEnum):
 class Thresholds(Model):
     """Limits above which a resource counts as degraded; each applies to the kinds that THRESHOLDS_OF_KIND names."""
 
-    memory_percent: float = Field(95, gt=0, le=100, description="Share of maxmemory in use, in percent (Redis).")
+    memory_percent: float = Field(95, gt=0, le=100, description="Share of the memory limit in use, in percent (Redis, container).")
     clients_percent: float = Field(90, gt=0, le=100, description="Share of maxclients connected, in percent (Redis).")
     connections_percent: float = Field(80, gt=0, le=100, description="Share of the connections in use, in percent (PostgreSQL, Nginx).")
     idle_in_transaction_seconds: float = Field(60, gt=0, description="Oldest idle transaction, in seconds (PostgreSQL).")
     blocked_seconds: float = Field(10, gt=0, description="Longest wait for a lock, in seconds (PostgreSQL).")
+    query_seconds: float = Field(3600, gt=0, description="Longest running statement of a client, in seconds (PostgreSQL).")
+    scans_per_second: float = Field(10, gt=0, description="How often a large table is read whole, per second (PostgreSQL).")
+    dead_rows_percent: float = Field(50, gt=0, le=100, description="Dead rows of a table without autovacuum, in percent (PostgreSQL).")
+    retained_wal_mib: float = Field(5120, gt=0, description="WAL that an unused replication slot keeps, in MiB (PostgreSQL).")
     latency_seconds: float = Field(2, gt=0, description="Time for the symptom check to answer, in seconds.")
+    horizon_seconds: float = Field(
+        600, ge=0, description="How far ahead a share that rises is predicted to cross its threshold, in seconds; 0: not at all."
+    )
+    cpu_percent: float = Field(95, gt=0, le=100, description="Share of the CPU limit in use, in percent (container).")
+    throttled_percent: float = Field(50, gt=0, le=100, description="Share of the scheduler's periods that were cut short (container).")
+    restarts_per_hour: int = Field(3, ge=1, description="Restarts by itself within an hour (container).")
 
     @model_serializer(mode="wrap")
     def _only_what_was_given(self, full: SerializerFunctionWrapHandler) -> dict[str, float]:
@@ -80,11 +95,15 @@ class Thresholds(Model):
         return {name: value for name, value in full(self).items() if name in self.model_fields_set}
 
 
+_OF_POSTGRES = ("query_seconds", "scans_per_second", "dead_rows_percent", "retained_wal_mib")
 THRESHOLDS_OF_KIND: dict[Kind, frozenset[str]] = {
-    Kind.REDIS: frozenset({"memory_percent", "clients_percent", "latency_seconds"}),
-    Kind.POSTGRES: frozenset({"connections_percent", "idle_in_transaction_seconds", "blocked_seconds", "latency_seconds"}),
-    Kind.NGINX: frozenset({"connections_percent", "latency_seconds"}),
+    Kind.REDIS: frozenset({"memory_percent", "clients_percent", "latency_seconds", "horizon_seconds"}),
+    Kind.POSTGRES: frozenset(
+        {"connections_percent", "idle_in_transaction_seconds", "blocked_seconds", "latency_seconds", *_OF_POSTGRES, "horizon_seconds"}
+    ),
+    Kind.NGINX: frozenset({"connections_percent", "latency_seconds", "horizon_seconds"}),
     Kind.HTTP: frozenset({"latency_seconds"}),
+    Kind.CONTAINER: frozenset({"memory_percent", "cpu_percent", "throttled_percent", "restarts_per_hour", "horizon_seconds"}),
 }
 
 
@@ -94,6 +113,31 @@ class ProcessRuntime(Model):
     type: Literal["process"] = "process"
     control: str = Field(description="Path of the supervisor's control socket.")
     service: Name = Field(description="The service's name there.")
+
+
+LOCAL_ENGINE = "unix:///var/run/docker.sock"
+ContainerName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
+
+
+class ContainerRuntime(Model):
+    """A service that runs in a container of a Docker engine."""
+
+    type: Literal["container"] = "container"
+    container: ContainerName = Field(description="The container's name.")
+    engine: str = Field(
+        LOCAL_ENGINE, pattern=r"^(unix:///|tcp://[A-Za-z0-9.:-]+$)", description="The engine's API: unix:///path or tcp://host:port."
+    )
+
+
+def _runtime_type(value: object) -> str:
+    found = value.get("type", "process") if isinstance(value, dict) else getattr(value, "type", "process")
+    return str(found)
+
+
+AnyRuntime = Annotated[
+    Annotated[ProcessRuntime, Tag("process")] | Annotated[ContainerRuntime, Tag("container")],
+    Discriminator(_runtime_type, custom_error_type="runtime_type", custom_error_message="type is 'process' or 'container'"),
+]
 
 
 Purpose = Literal["monitor", "application", "maintenance", "admin"]
@@ -116,8 +160,41 @@ class Maintenance(Model):
 class Limits(Model):
     """How far tools may change a resource's capacity."""
 
-    memory_mib: int | None = Field(None, ge=16, description="Largest maxmemory, in MiB (Redis).")
+    memory_mib: int | None = Field(None, ge=16, description="Largest maxmemory (Redis) or memory limit (container), in MiB.")
     connections: int | None = Field(None, ge=10, description="Largest max_connections or worker_connections.")
+    cpus: float | None = Field(None, gt=0, description="Largest CPU limit, in cores (container).")
+    replicas: int | None = Field(None, ge=1, description="Most containers of the same compose service.")
+
+
+class CertificateFiles(Model):
+    """A certificate with its key, both PEM."""
+
+    certificate: str = Field(description="Path of the certificate, with the intermediate ones after it.")
+    key: str = Field(description="Path of its private key.")
+
+
+class NginxDeclared(Model):
+    """How an Nginx is meant to be: what its probe also looks at, and all that its tools may put in place."""
+
+    pages: tuple[str, ...] = Field((), description="Paths that must answer besides the address, such as /static/shop.css.")
+    upstreams: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict, description="Upstream block -> every host:port that may stand in it."
+    )
+    certificate: CertificateFiles | None = Field(None, description="A valid pair that may be installed where the configuration's is.")
+    ca_path: str | None = Field(
+        None, description="PEM file of the authority that an https address is checked against; none: the public ones."
+    )
+    modes: dict[str, str] = Field(default_factory=dict, description='Path of a file or directory -> its right mode, such as "0755".')
+
+    @model_validator(mode="after")
+    def _is_well_formed(self) -> Self:
+        for path, mode in self.modes.items():
+            if re.fullmatch(r"0?[0-7]{3}", mode) is None or int(mode, 8) & 0o002:
+                raise ValueError(f'modes.{path}: write three octal digits in quotes, not writable for others, such as "0755"; not {mode!r}')
+        for page in self.pages:
+            if not page.startswith("/"):
+                raise ValueError(f"pages: {page!r} is no path; write it from the slash on")
+        return self
 
 
 class ToolCall(Model):
@@ -132,15 +209,25 @@ class Resource(Model):
 
     name: Name
     kind: Kind
-    address: str = Field(description="host:port for redis, host:port/database for postgres, http(s)://host:port/path for nginx and http.")
+    address: str = Field(
+        description="host:port for redis, host:port/database for postgres, http(s)://host:port/path for nginx and http, "
+        "the container's name for container."
+    )
     role: Role = Field(Role.STORE, description="cache: its data may be dropped; store: never without a person.")
     depends_on: tuple[Name, ...] = ()
     thresholds: Thresholds = Thresholds()
     limits: Limits = Limits()
-    runtime: ProcessRuntime | None = Field(None, description="How the service is started and stopped; none: it can't be restarted.")
-    config_path: str | None = Field(
-        None, description="The configuration file that tools may edit (Nginx; PostgreSQL: its postgresql.auto.conf)."
+    runtime: AnyRuntime | None = Field(
+        None,
+        description="How the service is started and stopped; none: it can't be restarted. A container's default is the local engine.",
     )
+    config_path: str | None = Field(
+        None,
+        description="The configuration file that tools may edit (Nginx; PostgreSQL: its postgresql.auto.conf), "
+        "or read as what is declared (Redis).",
+    )
+    primary: bool = Field(False, description="The server takes writes: that it is a replica of another is an accident (Redis).")
+    nginx: NginxDeclared = NginxDeclared()
     logins: dict[Purpose, str] = Field(default_factory=dict, description="Purpose -> user name; the password is in the login's own block.")
     maintenance: Maintenance | None = None
     baseline: tuple[ToolCall, ...] = Field((), description="Tool calls with which `reset` brings a lab's resource back to its baseline.")
@@ -152,13 +239,37 @@ class Resource(Model):
         if misplaced:
             allowed = ", ".join(sorted(THRESHOLDS_OF_KIND[self.kind]))
             raise ValueError(f"thresholds.{misplaced[0]} does not apply to kind {self.kind}; these do: {allowed}")
+        if self.kind is Kind.CONTAINER:
+            self._is_one_container()
+            return self
         is_url = self.address.startswith(("http://", "https://"))
         if is_url != (self.kind in {Kind.NGINX, Kind.HTTP}):
             wanted = "an http(s):// URL" if self.kind in {Kind.NGINX, Kind.HTTP} else "host:port"
             raise ValueError(f"address: kind {self.kind} takes {wanted}, not {self.address!r}")
+        if self.kind is not Kind.NGINX and self.nginx != NginxDeclared():
+            raise ValueError(f"nginx: does not apply to kind {self.kind}; remove it")
+        if self.kind is not Kind.REDIS and self.primary:
+            raise ValueError(f"primary: does not apply to kind {self.kind}; remove it")
         if self.kind is Kind.POSTGRES and "monitor" not in self.logins:
             raise ValueError("logins.monitor: PostgreSQL needs a monitoring login with pg_monitor; add it")
         return self
+
+    def _is_one_container(self) -> None:
+        if isinstance(self.runtime, ProcessRuntime):
+            raise ValueError("runtime: kind container takes type: container")  # noqa: TRY004 - pydantic catches no TypeError
+        try:
+            TypeAdapter(ContainerName).validate_python(self.address)
+        except ValidationError as error:
+            raise ValueError(f"address: kind container takes the container's name, not {self.address!r}") from error
+        if self.runtime is not None and self.runtime.container != self.address:
+            raise ValueError(f"runtime.container: is {self.runtime.container!r} and the address {self.address!r}; write the same name")
+
+    @property
+    def container(self) -> ContainerRuntime | None:
+        """The container that this is or runs in, if it does."""
+        if self.kind is Kind.CONTAINER and self.runtime is None:
+            return ContainerRuntime(container=self.address)
+        return self.runtime if isinstance(self.runtime, ContainerRuntime) else None
 
 
 class Rules(Model):

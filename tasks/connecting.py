@@ -18,11 +18,12 @@ from blocks.inventory import load_inventory, load_logins
 from blocks.records import load_records_url
 from blocks.schema import Inventory, Kind, Resource
 from tasks.catalog import Catalog, load_catalog
+from tasks.clients.containers import open_container
 from tasks.clients.nginx import NginxClient
 from tasks.clients.postgres import Login as PostgresLogin
 from tasks.clients.postgres import PostgresClient
 from tasks.clients.redis_server import RedisClient, open_redis
-from tasks.clients.runtime import Runtime, SupervisedProcess
+from tasks.clients.runtime import open_runtime
 from tasks.clients.web import WebClient
 from tasks.core.errors import EvenkeelError
 from tasks.core.redaction import Redactor
@@ -77,7 +78,7 @@ class Live:
 
     def probe_client(self, resource: Resource) -> Client:
         """A client for measuring; resources at the same address with the same logins share one."""
-        runtime = "" if resource.runtime is None else f"{resource.runtime.control}/{resource.runtime.service}"
+        runtime = "" if resource.runtime is None else resource.runtime.model_dump_json()
         key = (resource.kind, resource.address, *sorted(resource.logins.values()), runtime, resource.config_path or "")
         if key not in self._shared:
             self._shared[key] = self._open(resource)
@@ -147,9 +148,7 @@ def current() -> Live:
 
 def open_client(resource: Resource, logins: dict[str, Login]) -> Client:
     """A client of the resource's kind; connections are made when they are first needed."""
-    runtime: Runtime | None = None
-    if resource.runtime is not None:
-        runtime = SupervisedProcess(resource.runtime.control, resource.runtime.service)
+    runtime = open_runtime(resource.runtime)
     match resource.kind:
         case Kind.REDIS:
             return RedisClient(_redis(resource, logins.get("monitor")), resource, runtime)
@@ -165,6 +164,8 @@ def open_client(resource: Resource, logins: dict[str, Login]) -> Client:
             return NginxClient(_http(), resource, runtime)
         case Kind.HTTP:
             return WebClient(_http(), resource, runtime)
+        case Kind.CONTAINER:
+            return open_container(resource)
 
 
 def _redis(resource: Resource, login: Login | None) -> Redis:

@@ -1,11 +1,19 @@
 """How a service is started, stopped and signalled, whatever runs it. Tools that restart a server receive one."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import httpx
+import requests
 
+from blocks.schema import AnyRuntime, ContainerRuntime
+from tasks.clients.container_engine import ContainerEngine
+from tasks.clients.container_facts import Inspected, epoch_seconds, grace_seconds
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
+
+CHANGE_SECONDS = 15.0
+CANNOT_START = {126, 127}
 
 
 @dataclass(frozen=True)
@@ -13,8 +21,9 @@ class ServiceStatus:
     """State of a service as its runtime sees it."""
 
     state: str
-    """running, stopped or exited."""
+    """running, stopped or exited; paused where a container is frozen."""
     pid: int | None
+    """As this machine counts, where the service runs on it."""
     started_at: float | None
     """Epoch seconds of the current start."""
 
@@ -39,6 +48,18 @@ class Runtime(Protocol):
 
     async def log(self, lines: int) -> list[str]:
         """The last lines of the service's log."""
+
+
+@runtime_checkable
+class Inside(Protocol):
+    """A runtime whose service has files and processes of its own, such as a container."""
+
+    async def run(self, command: Sequence[str], timeout_seconds: float = 5) -> tuple[int, str]:
+        """Exit code, and stdout and stderr together, of a command that runs beside the service's processes.
+
+        NotApplicable: the service is stopped. Unreachable: what runs it does not answer. ToolFailed: the command can't be started or
+        did not end in time.
+        """
 
 
 class SupervisedProcess:
@@ -94,6 +115,101 @@ class SupervisedProcess:
         """The last lines of the service's log."""
         answer = await self._call("GET", "/log", lines=str(lines))
         return list(answer["lines"])
+
+
+class ContainerProcess:
+    """A service in a container, reached through the engine's SDK."""
+
+    def __init__(self, engine: ContainerEngine, container: str) -> None:
+        self.engine = engine
+        self.container = container
+
+    async def status(self) -> ServiceStatus:
+        """State of the container; NotApplicable when there is none of that name."""
+        return _container_status(await self.engine.inspect(self.container))
+
+    async def start(self) -> ServiceStatus:
+        """Start the container, or let it go on when it is paused; NotApplicable when it runs."""
+        state = (await self.status()).state
+        if state == "running":
+            raise NotApplicable(f"runtime of {self.container}: it runs already")
+        if state == "paused":
+            return await self._change(lambda container: container.unpause())
+        return await self._change(lambda container: container.start())
+
+    async def stop(self) -> ServiceStatus:
+        """Stop the container by its own signal, by force after its grace period; NotApplicable when it does not run."""
+        await self._require_running("stopped")
+        return await self._change(lambda container: container.stop(timeout=grace_seconds(container.attrs)))
+
+    async def restart(self) -> ServiceStatus:
+        """Stop the container if it runs, and start it; NotApplicable when it is paused, for a restart would kill what is in it."""
+        if (await self.status()).state == "paused":
+            raise NotApplicable(f"runtime of {self.container}: it is paused; start it to let it go on")
+        return await self._change(lambda container: container.restart(timeout=grace_seconds(container.attrs)))
+
+    async def signal(self, name: str) -> ServiceStatus:
+        """Send a signal to the container's main process; NotApplicable when it does not run."""
+        await self._require_running("signalled")
+        return await self._change(lambda container: container.kill(signal=name))
+
+    async def log(self, lines: int) -> list[str]:
+        """The last lines that the container wrote, of both its outputs."""
+
+        def read(client: Any) -> bytes:
+            return bytes(client.api.logs(self.container, tail=lines))
+
+        return (await self.engine.call(self.container, read, sent=False)).decode(errors="replace").splitlines()
+
+    async def run(self, command: Sequence[str], timeout_seconds: float = 5) -> tuple[int, str]:
+        """Exit code, and stdout and stderr together, of a command that runs in the container.
+
+        NotApplicable: the container does not run, or is paused. ToolFailed: the command can't be started, or did not end in time.
+        """
+
+        def execute(client: Any) -> tuple[int, str]:
+            started = client.api.exec_create(self.container, list(command))["Id"]
+            try:
+                output = bytes(client.api.exec_start(started)).decode(errors="replace")
+            except requests.exceptions.RequestException as error:
+                raise ToolFailed(f"runtime of {self.container}: {command[0]} did not end within {timeout_seconds:g} s") from error
+            code = int(client.api.exec_inspect(started)["ExitCode"])
+            if code in CANNOT_START and output.startswith("OCI runtime exec failed"):
+                raise ToolFailed(f"runtime of {self.container}: {command[0]} can't be started: {output.strip()[:300]}")
+            return code, output
+
+        return await self.engine.call(self.container, execute, sent=False, seconds=timeout_seconds)
+
+    async def _require_running(self, what: str) -> None:
+        state = (await self.status()).state
+        if state != "running":
+            raise NotApplicable(f"runtime of {self.container}: it is {state}, so it can't be {what}")
+
+    async def _change(self, action: Callable[[Any], object]) -> ServiceStatus:
+        await self.engine.call(
+            self.container, lambda client: action(client.containers.get(self.container)), sent=True, seconds=CHANGE_SECONDS
+        )
+        return await self.status()
+
+
+def _container_status(inspected: Inspected) -> ServiceStatus:
+    state = inspected["State"]
+    match state["Status"]:
+        case "running" | "paused" as name:
+            return ServiceStatus(name, state["Pid"], epoch_seconds(state["StartedAt"]))
+        case "created":
+            return ServiceStatus("stopped", None, None)
+        case _:
+            return ServiceStatus("exited", None, epoch_seconds(state["StartedAt"]))
+
+
+def open_runtime(runtime: AnyRuntime | None) -> Runtime | None:
+    """What runs a resource, from its description in the inventory."""
+    if runtime is None:
+        return None
+    if isinstance(runtime, ContainerRuntime):
+        return ContainerProcess(ContainerEngine(runtime.engine), runtime.container)
+    return SupervisedProcess(runtime.control, runtime.service)
 
 
 def require_runtime(runtime: Runtime | None, resource: str) -> Runtime:

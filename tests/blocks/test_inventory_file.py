@@ -7,7 +7,7 @@ import pytest
 from blocks.errors import ConfigurationError
 from blocks.inventory_file import parse_inventory
 from blocks.register import read_environment_file
-from blocks.schema import Autonomy, GeminiSettings, Kind
+from blocks.schema import LOCAL_ENGINE, Autonomy, ContainerRuntime, GeminiSettings, Inventory, Kind, ProcessRuntime, Resource
 from compose.description import LabDescription
 
 EXAMPLE = Path(__file__).parents[2] / "blocks" / "inventory.example.yaml"
@@ -73,6 +73,17 @@ def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource
     assert found.gemini.settings == GeminiSettings()
 
 
+def test_a_service_names_its_container_and_a_container_needs_no_runtime_on_the_local_engine() -> None:
+    text = TEXT.replace("kind: redis\n", "kind: redis\n    runtime: {type: container, container: shop-cache-1}\n")
+    found = parse_inventory(f"{text}  - {{name: shop-box, kind: container, address: shop-cache-1}}\n", PASSWORDS).inventory
+    assert found.resource("shop-cache").container == ContainerRuntime(container="shop-cache-1", engine=LOCAL_ENGINE)
+    assert found.resource("shop-box").container == found.resource("shop-cache").container
+    assert found.resource("shop-db").container is None
+    assert Inventory.model_validate_json(found.model_dump_json()) == found
+    old = {"control": "/run/control.sock", "service": "cache"}
+    assert Resource.model_validate(found.resource("shop-cache").model_dump() | {"runtime": old}).runtime == ProcessRuntime(**old)
+
+
 def test_a_real_labs_inventory_is_valid(fresh_database: LabDescription) -> None:
     environment = read_environment_file(fresh_database.environment_path.read_text(encoding="utf-8"))
     found = parse_inventory(fresh_database.inventory_path.read_text(encoding="utf-8"), environment)
@@ -108,6 +119,27 @@ def test_a_real_labs_inventory_is_valid(fresh_database: LabDescription) -> None:
             "kind: redis\n",
             "kind: redis\n    runtime: {type: process, control: /c, servce: x}\n",
             "line 5: resources.shop-cache.runtime.servce: no such field; did you mean 'service'?",
+        ),
+        (
+            "kind: redis\n",
+            "kind: redis\n    runtime: {type: container, containr: x}\n",
+            "line 5: resources.shop-cache.runtime.containr: no such field; did you mean 'container'?",
+        ),
+        (
+            "kind: redis\n",
+            "kind: redis\n    runtime: {type: pod, container: x}\n",
+            "line 5: resources.shop-cache.runtime: type is 'process' or 'container'",
+        ),
+        (
+            "kind: redis\n",
+            "kind: redis\n    runtime: {type: container, container: x, engine: 'ssh://host'}\n",
+            "line 5: resources.shop-cache.runtime.engine: write unix:///path or tcp://host:port",
+        ),
+        ("kind: redis\n", "kind: container\n", "address: kind container takes the container's name, not '127.0.0.1:6379'"),
+        (
+            "kind: redis\n    address: 127.0.0.1:6379\n",
+            "kind: container\n    address: shop\n    runtime: {type: container, container: ship}\n",
+            "runtime.container: is 'ship' and the address 'shop'; write the same name",
         ),
         (
             "kind: redis\n",
