@@ -16,7 +16,7 @@ from tasks.authorising import authorise_plan
 from tasks.connecting import Live
 from tasks.context import gather_context
 from tasks.core.models import Attempt, Context, Decision, FixRecord, Health, Plan, Verdict
-from tasks.core.policy import Action, Ruling
+from tasks.core.policy import Action, Ruling, is_premature
 from tasks.core.verdicts import conclude, healed
 from tasks.execution import OwnershipLostError
 from tasks.planning import make_plan
@@ -139,6 +139,8 @@ async def _attempt(remediation: Remediation) -> Ending | None:
     denied = [(step, ruling) for step, ruling in zip(plan.steps, rulings, strict=True) if ruling.action is Action.DENY]
     if denied:
         step, ruling = denied[0]
+        if is_premature(remediation.live.catalog.tools[step.tool], context.observation):
+            return Verdict.NO_ACTION_NEEDED, f"{context.observation.summary}; {step.tool} was planned, but {ruling.reason}"
         return Verdict.ESCALATED, f"a person is needed: {step.tool} {step.args} was planned, but {ruling.reason}"
     asked = [ruling.reason for ruling in rulings if ruling.action is Action.ASK]
     if asked:
@@ -149,8 +151,9 @@ async def _attempt(remediation: Remediation) -> Ending | None:
 
 async def _seen_through(remediation: Remediation, plan: Plan) -> Ending:
     """To do nothing is an answer only where the resource gets well by itself; a planner's word for it does not count."""
-    resource = remediation.live.inventory.resource(remediation.record.incident.resource)
-    after = await wait_until_healthy(resource, remediation.live.inventory.rules.recover_seconds)
+    incident = remediation.record.incident
+    resource, seconds = remediation.live.inventory.resource(incident.resource), remediation.live.inventory.rules.recover_seconds
+    after = await wait_until_healthy(resource, seconds, incident.observation.findings)
     await remediation.note(after=after)
     if after.health is Health.HEALTHY:
         return conclude((), plan)

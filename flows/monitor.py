@@ -1,4 +1,7 @@
-"""Watch an inventory: sweep, publish its status, open incidents and remediate each while the sweeps go on."""
+"""Watch an inventory: sweep, publish its status, open incidents and remediate each while the sweeps go on.
+
+The same by parameter for some resources only, a short time and for a cause: so the watcher looks at what it heard of.
+"""
 
 import asyncio
 import time
@@ -13,15 +16,18 @@ from prefect.states import Completed
 
 from flows.remediate import AutonomyChoice, remediate
 from tasks.connecting import Live, live
-from tasks.core.detection import Escalation, Track
+from tasks.core.detection import CONFIRMATIONS, Escalation, Track
 from tasks.core.models import Incident
+from tasks.core.trends import History, joined
 from tasks.planning import prepare_planner
-from tasks.probing import Sweep, sweep
+from tasks.probing import Known, Sweep, sweep
 from tasks.publishing import publish_status
 from tasks.recording import take_over_abandoned
 
 TREND_LENGTH = 20
 PUBLISH_EVERY_SECONDS = 60.0
+KEEP_AFTER_SECONDS = 30.0
+"""By then the run before has been relieved and has left its last readings."""
 NOBODY = "nobody"
 
 
@@ -32,7 +38,12 @@ class Watch:
     live: Live
     run_id: str
     autonomy: AutonomyChoice = "as configured"
+    only: tuple[str, ...] = ()
+    confirmations: int = CONFIRMATIONS
     tracks: dict[str, Track] = field(default_factory=dict)
+    histories: dict[str, History] = field(default_factory=dict)
+    keep_at: float = field(default_factory=lambda: time.monotonic() + KEEP_AFTER_SECONDS)
+    keeping: asyncio.Task[None] | None = None
     trends: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=TREND_LENGTH)))
     remediations: dict[str, asyncio.Task[State[Any]]] = field(default_factory=dict)
     publication: asyncio.Task[None] | None = None
@@ -43,9 +54,23 @@ class Watch:
     incidents: int = 0
 
 
-@flow(name="monitor", flow_run_name="Watch {inventory}", persist_result=False)
+def _run_name() -> str:
+    given: dict[str, Any] = runtime.flow_run.parameters
+    resources = given.get("resources") or []
+    if not resources:
+        return f"Watch {given.get('inventory', 'lab')}"
+    more = f" and {len(resources) - 1} more" if len(resources) > 1 else ""
+    return f"Look at {resources[0]}{more}: {given.get('cause') or 'by hand'}"[:200]
+
+
+@flow(name="monitor", flow_run_name=_run_name, persist_result=False)
 async def monitor(
-    inventory: str = "lab", sweep_every_seconds: float = 15, window_seconds: float = 90, autonomy: AutonomyChoice = "as configured"
+    inventory: str = "lab",
+    sweep_every_seconds: float = 15,
+    window_seconds: float = 90,
+    autonomy: AutonomyChoice = "as configured",
+    resources: list[str] | None = None,
+    cause: str = "",
 ) -> State[Any]:
     """Sweep an inventory until the next monitor run takes over, or the window ends.
 
@@ -54,20 +79,28 @@ async def monitor(
         sweep_every_seconds: Time from one sweep to the next, in seconds.
         window_seconds: Time after which the run ends by itself; longer than the schedule's interval, so that a late run leaves no gap.
         autonomy: How far remediations go; `propose` is a dry run. It can only make more cautious what the inventory allows.
+        resources: Only these, until each has an incident or the window ends. Such a run takes no other's place.
+        cause: Why just these. It counts as the first of the two witnesses that an incident takes.
     """
     if sweep_every_seconds <= 0 or window_seconds <= 0:
         raise ValueError("sweep_every_seconds and window_seconds: give a number of seconds above 0")
     async with live(inventory) as opened:
-        watch = Watch(opened, str(runtime.flow_run.id), autonomy)
-        await opened.records.take_over_monitor(inventory, watch.run_id, datetime.now(UTC))
-        try:
-            why = await _sweep_until_relieved(watch, sweep_every_seconds, window_seconds)
-        finally:
-            await _leave(watch)
+        only = tuple(opened.inventory.resource(name).name for name in resources or ())
+        confirmations = CONFIRMATIONS - 1 if only and cause else CONFIRMATIONS
+        watch = Watch(opened, str(runtime.flow_run.id), autonomy, only, confirmations)
+        if only:
+            why = await _look(watch, sweep_every_seconds, window_seconds)
+        else:
+            watch.histories = await opened.records.histories(inventory)
+            await opened.records.take_over_monitor(inventory, watch.run_id, datetime.now(UTC))
+            try:
+                why = await _sweep_until_relieved(watch, sweep_every_seconds, window_seconds)
+            finally:
+                await _leave(watch)
         if watch.remediations:
             get_run_logger().info("%s; waiting for %d remediation(s)", why, len(watch.remediations))
             await asyncio.gather(*watch.remediations.values())
-        await asyncio.gather(*filter(None, (watch.publication, watch.preparation)))
+        await asyncio.gather(*filter(None, (watch.publication, watch.preparation, watch.keeping)))
     return Completed(message=f"{watch.sweeps} sweeps, {watch.incidents} incident(s); {why}")
 
 
@@ -75,15 +108,10 @@ async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window
     started = time.monotonic()
     due = started
     while True:
-        await take_over_abandoned(watch.live)
-        busy = frozenset(open_fix.resource for open_fix in await watch.live.records.open_fixes(watch.live.inventory.name))
-        watch.sweeps += 1
-        found = await sweep(watch.sweeps, watch.tracks, busy | frozenset(watch.remediations), await _escalations(watch.live))
-        watch.tracks = dict(found.detection.tracks)
-        for incident in found.detection.incidents:
-            _start(watch, incident)
+        found = await _sweep(watch)
         _publish(watch, found)
         _collect(watch)
+        _keep_histories(watch)
         if watch.preparation is None:
             watch.preparation = asyncio.create_task(prepare_planner(watch.live))
         if not await watch.live.records.monitor_swept(watch.live.inventory.name, watch.run_id, datetime.now(UTC)):
@@ -92,6 +120,31 @@ async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window
         if due - started >= window_seconds:
             return f"the window of {window_seconds:g} s is over"
         await asyncio.sleep(max(due - time.monotonic(), 0))
+
+
+async def _look(watch: Watch, sweep_every_seconds: float, window_seconds: float) -> str:
+    """Sweep what there is a cause to look at; what is well at first may not be a moment later."""
+    deadline = time.monotonic() + window_seconds
+    while True:
+        found = await _sweep(watch)
+        if watch.remediations.keys() >= set(watch.only):
+            return "each has an incident"
+        if time.monotonic() + sweep_every_seconds > deadline:
+            return ", ".join(f"{one.resource} is {one.health}" for one in found.observations)
+        await asyncio.sleep(sweep_every_seconds)
+
+
+async def _sweep(watch: Watch) -> Sweep:
+    """One sweep, and a remediation for each incident that it opens."""
+    await take_over_abandoned(watch.live)
+    busy = frozenset(open_fix.resource for open_fix in await watch.live.records.open_fixes(watch.live.inventory.name))
+    watch.sweeps += 1
+    known = Known(watch.tracks, watch.histories, busy | frozenset(watch.remediations), await _escalations(watch.live))
+    found = await sweep(watch.sweeps, known, watch.only, watch.confirmations)
+    watch.tracks, watch.histories = dict(found.detection.tracks), found.histories
+    for incident in found.detection.incidents:
+        _start(watch, incident)
+    return found
 
 
 async def _escalations(opened: Live) -> dict[str, Escalation]:
@@ -105,6 +158,7 @@ async def _escalations(opened: Live) -> dict[str, Escalation]:
 async def _leave(watch: Watch) -> None:
     """Where no other run has taken over, say that nobody sweeps the inventory now."""
     name = watch.live.inventory.name
+    await _hand_over(watch)
     holder = await watch.live.records.current_monitor(name)
     if holder is not None and holder[0] == watch.run_id:
         await watch.live.records.take_over_monitor(name, NOBODY, datetime.now(UTC))
@@ -126,8 +180,26 @@ def _collect(watch: Watch) -> None:
         if task.done():
             del watch.remediations[name]
             watch.tracks.pop(name, None)
+            watch.histories[name] = {}  # what it was made to be is no rise of its own
             state = task.result()
             get_run_logger().info("%s: remediation ended as %s: %s", name, state.name, state.message)
+
+
+def _keep_histories(watch: Watch) -> None:
+    """Leave the last readings for the next run, beside the sweeps."""
+    if watch.keeping is not None and watch.keeping.done():
+        watch.keeping.result()
+        watch.keeping = None
+    if watch.keeping is None and time.monotonic() >= watch.keep_at:
+        watch.keep_at = time.monotonic() + PUBLISH_EVERY_SECONDS
+        watch.keeping = asyncio.create_task(_hand_over(watch))
+
+
+async def _hand_over(watch: Watch) -> None:
+    name = watch.live.inventory.name
+    before = await watch.live.records.histories(name)
+    watch.histories |= {resource: joined(before.get(resource, {}), own) for resource, own in watch.histories.items()}
+    await watch.live.records.save_histories(name, watch.histories)
 
 
 def _publish(watch: Watch, found: Sweep) -> None:

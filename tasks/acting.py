@@ -73,11 +73,12 @@ def _require_healthy(after: Observation) -> None:
 
 async def _validated(live: Live, record: FixRecord, recover_seconds: float, timed: Timed) -> Observation:
     resource = live.inventory.resource(record.incident.resource)
-    first = await wait_until_healthy(resource, recover_seconds)
+    expected = record.incident.observation.findings
+    first = await wait_until_healthy(resource, recover_seconds, expected)
     if first.health is not Health.HEALTHY:
         return first
     await timed("healthy", first.taken_at)
-    after = await stays_healthy(resource, live.inventory.rules.settle_seconds, first.taken_at)
+    after = await stays_healthy(resource, live.inventory.rules.settle_seconds, first.taken_at, expected)
     await timed("settled", None)
     return after
 

@@ -16,6 +16,7 @@ from tasks.core.errors import EvenkeelError
 from tasks.core.log_templates import count_templates
 from tasks.core.models import Attempt, Context, FixRecord, Incident, Observation, Outcome
 from tasks.core.rendering import number
+from tasks.core.trends import still_predicted
 from tasks.probing import probe_all
 
 PAST_FIXES = 5
@@ -41,6 +42,7 @@ async def context_of(live: Live, incident: Incident, attempts: tuple[Attempt, ..
         _log_lines(live, resource),
     )
     observation, *dependencies = measured
+    observation = still_predicted(observation, incident.observation.findings, resource)
     # The remediation that asks is itself on record.
     past = [record for record in past if record.id != incident.id][:PAST_FIXES]
     return Context(

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from prefect import get_run_logger, task
@@ -11,9 +11,10 @@ from prefect.cache_policies import NO_CACHE
 
 from blocks.schema import Resource
 from tasks.connecting import Live, current
-from tasks.core.detection import Detection, Escalation, Track, detect
+from tasks.core.detection import CONFIRMATIONS, Detection, Escalation, Track, detect
 from tasks.core.errors import ProbeBroken
 from tasks.core.models import Health, Observation
+from tasks.core.trends import History, remembered, with_predictions
 from tasks.core.verdicts import observe, unknown
 from tasks.redacting import redacted_observation
 
@@ -22,11 +23,22 @@ DEADLINE_SLACK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
+class Known:
+    """What a sweep builds on: what the ones before found, who is being healed, and what was left to a person."""
+
+    tracks: Mapping[str, Track] = field(default_factory=dict)
+    histories: Mapping[str, History] = field(default_factory=dict)
+    busy: frozenset[str] = frozenset()
+    escalations: Mapping[str, Escalation] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Sweep:
     """The latest observation of every resource, and what they amount to."""
 
     observations: tuple[Observation, ...]
     detection: Detection
+    histories: dict[str, History]
     seconds: float
 
 
@@ -67,38 +79,64 @@ async def probe_all(live: Live, resources: Sequence[Resource]) -> list[Observati
     return observations
 
 
-async def sweep_once(
-    live: Live, tracks: Mapping[str, Track], busy: frozenset[str], escalations: Mapping[str, Escalation] | None = None
-) -> Sweep:
-    """Measure everything, measure suspects once more, and detect."""
+async def sweep_once(live: Live, known: Known, only: Collection[str] = (), confirmations: int = CONFIRMATIONS) -> Sweep:
+    """Measure everything, or only some resources; measure suspects once more, and detect."""
     started = time.monotonic()
-    resources = live.inventory.resources
-    observations = {observation.resource: observation for observation in await probe_all(live, resources)}
-    detection = detect(live.inventory, tracks, list(observations.values()), busy=busy, now=datetime.now(UTC), escalations=escalations)
+    resources = [one for one in live.inventory.resources if not only or one.name in only]
+    measured = await probe_all(live, resources)
+    histories = dict(known.histories)
+    for resource, observation in zip(resources, measured, strict=True):
+        trends = live.catalog.probes[resource.kind].trends
+        if trends:
+            histories[resource.name] = remembered(
+                histories.get(resource.name, {}), observation, trends, resource.thresholds.horizon_seconds
+            )
+
+    def looked_ahead(seen: Sequence[Observation]) -> list[Observation]:
+        return [
+            with_predictions(
+                one, live.catalog.probes[one.kind].trends, histories.get(one.resource, {}), live.inventory.resource(one.resource)
+            )
+            for one in seen
+        ]
+
+    def found(tracks: Mapping[str, Track], seen: Sequence[Observation]) -> Detection:
+        return detect(
+            live.inventory,
+            tracks,
+            seen,
+            busy=known.busy,
+            now=datetime.now(UTC),
+            escalations=known.escalations,
+            confirmations=confirmations,
+        )
+
+    observations = {one.resource: one for one in looked_ahead(measured)}
+    detection = found(known.tracks, list(observations.values()))
     if detection.suspects:
         await asyncio.sleep(CONFIRM_AFTER_SECONDS)
-        again = await probe_all(live, [live.inventory.resource(name) for name in detection.suspects])
-        observations.update({observation.resource: observation for observation in again})
-        confirmed = detect(live.inventory, detection.tracks, again, busy=busy, now=datetime.now(UTC), escalations=escalations)
+        again = looked_ahead(await probe_all(live, [live.inventory.resource(name) for name in detection.suspects]))
+        observations.update({one.resource: one for one in again})
+        confirmed = found(detection.tracks, again)
         detection = confirmed.model_copy(
             update={
                 "incidents": detection.incidents + confirmed.incidents,
                 "held_back": detection.held_back | confirmed.held_back,
             }
         )
-    return Sweep(tuple(observations.values()), detection, time.monotonic() - started)
+    return Sweep(tuple(observations.values()), detection, histories, time.monotonic() - started)
 
 
 @task(name="sweep", task_run_name="sweep {number}", cache_policy=NO_CACHE, persist_result=False)
-async def sweep(number: int, tracks: Mapping[str, Track], busy: frozenset[str], escalations: Mapping[str, Escalation]) -> Sweep:
-    """One sweep over the whole inventory: one task run, however many resources."""
-    found = await sweep_once(current(), tracks, busy, escalations)
+async def sweep(number: int, known: Known, only: Collection[str] = (), confirmations: int = CONFIRMATIONS) -> Sweep:
+    """One sweep over the whole inventory, or only some of it: one task run, however many resources."""
+    found = await sweep_once(current(), known, only, confirmations)
     logger = get_run_logger()
-    if not tracks:
+    if not known.tracks:
         healthy = sum(observation.health is Health.HEALTHY for observation in found.observations)
         logger.info("%d of %d resources are healthy", healthy, len(found.observations))
     for observation in found.observations:
-        before = tracks.get(observation.resource)
+        before = known.tracks.get(observation.resource)
         # What is well from the start is not worth a line each.
         known_as = Health.HEALTHY if before is None else before.health
         if known_as is observation.health:

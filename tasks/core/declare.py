@@ -5,13 +5,13 @@ The decorators attach a declaration to the function as `.declaration`; `tasks.ca
 
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from blocks.schema import Kind, Resource, Risk
+from blocks.schema import THRESHOLDS_OF_KIND, Kind, Resource, Risk
 from tasks.core.models import Change, Context, Finding, Observation, Reading, Step
 
 MAX_SUMMARY_LENGTH = 100
@@ -87,6 +87,8 @@ class Probe:
     judge: Callable[[Reading, Resource], tuple[Finding, ...]]
     headline: str
     timeout_seconds: float
+    trends: Mapping[str, str] = field(default_factory=dict)
+    """Value of the reading, which is also the name of its threshold -> symptom that is predicted where it rises towards it."""
 
 
 @dataclass(frozen=True)
@@ -233,11 +235,19 @@ def probe(
     judge: Callable[[Reading, Resource], tuple[Finding, ...]],
     headline: str,
     timeout_seconds: float = 2,
+    trends: Mapping[str, str] | None = None,
 ) -> Callable[[F], F]:
-    """Declare `async measure(client, resource) -> Reading` as the probe of a kind; `headline` names the value that tables show."""
+    """Declare `async measure(client, resource) -> Reading` as the probe of a kind; `headline` names the value that tables show.
+
+    `trends` names the values that are watched for a rise, each with the symptom of its threshold, which has the value's name.
+    """
+    watched, known = dict(trends or {}), THRESHOLDS_OF_KIND[service]
+    for name in watched:
+        if name not in known:
+            raise DeclarationError(f"trends: {name!r} is no threshold of {service}; known: {', '.join(sorted(known))}")
 
     def decorate(function: F) -> F:
-        return _attach(function, Probe(service, title, _first_line(function), function, judge, headline, timeout_seconds))
+        return _attach(function, Probe(service, title, _first_line(function), function, judge, headline, timeout_seconds, watched))
 
     return decorate
 

@@ -8,6 +8,9 @@ from pydantic import Field
 from blocks.schema import Inventory, Model, dependencies_of
 from tasks.core.models import Health, Incident, Observation
 
+CONFIRMATIONS = 2
+"""Breaches in a row that open an incident."""
+
 
 class Track(Model):
     """What is remembered of a resource between sweeps."""
@@ -16,6 +19,7 @@ class Track(Model):
     since: datetime
     breaches: int = Field(0, ge=0, description="Consecutive observations that were DEGRADED or FAILED.")
     healthy_at: datetime | None = Field(None, description="When it was last measured as healthy.")
+    predicted: bool = Field(False, description="Whether all that is wrong is predicted, and nothing measured.")
 
 
 class Escalation(Model):
@@ -23,6 +27,7 @@ class Escalation(Model):
 
     closed_at: datetime
     symptoms: frozenset[str]
+    predicted: bool = Field(False, description="Whether it was of what was only predicted.")
 
 
 class Detection(Model):
@@ -38,12 +43,10 @@ def advance(track: Track | None, observation: Observation) -> Track:
     """The track after one more observation. UNKNOWN says nothing about the server and leaves the count of breaches as it is."""
     health = observation.health
     healthy_at = observation.taken_at if health is Health.HEALTHY else track.healthy_at if track else None
-    if track is None:
-        return Track(health=health, since=observation.taken_at, breaches=int(health.is_breach), healthy_at=healthy_at)
-    since = track.since if health is track.health else observation.taken_at
-    if health is Health.UNKNOWN:
-        return Track(health=health, since=since, breaches=track.breaches, healthy_at=healthy_at)
-    return Track(health=health, since=since, breaches=track.breaches + 1 if health.is_breach else 0, healthy_at=healthy_at)
+    since = track.since if track and health is track.health else observation.taken_at
+    known = track.breaches if track else 0
+    breaches = known if health is Health.UNKNOWN else known + 1 if health.is_breach else 0
+    return Track(health=health, since=since, breaches=breaches, healthy_at=healthy_at, predicted=observation.predicted)
 
 
 def detect(
@@ -54,18 +57,18 @@ def detect(
     busy: frozenset[str],
     now: datetime,
     escalations: Mapping[str, Escalation] | None = None,
-    confirmations: int = 2,
+    confirmations: int = CONFIRMATIONS,
 ) -> Detection:
     """Advance every observed resource's track and open the incidents that follow.
 
     `busy` names the resources that a remediation is under way for, `escalations` those that a person was called for a short time ago.
     An incident opens after `confirmations` breaches in a row, unless the resource is busy, under maintenance, left to a person, or
-    depends on a resource that is itself in breach or busy.
+    depends on a resource that is itself in breach or busy. What is only predicted of a resource holds nothing back.
     """
     after = dict(tracks)
     for observation in observations:
         after[observation.resource] = advance(tracks.get(observation.resource), observation)
-    unwell = {name for name, track in after.items() if track.health.is_breach} | busy
+    unwell = {name for name, track in after.items() if track.health.is_breach and not track.predicted} | busy
     incidents: list[Incident] = []
     suspects: list[str] = []
     held_back: dict[str, str] = {}
@@ -101,7 +104,8 @@ def _reason_to_hold(inventory: Inventory, name: str, *, unwell: set[str], busy: 
 def _is_left_to_a_person(escalation: Escalation, track: Track, observation: Observation) -> bool:
     """Until it has been healthy again, or something else is wrong with it."""
     recovered = track.healthy_at is not None and track.healthy_at > escalation.closed_at
-    return not recovered and {finding.symptom for finding in observation.findings} <= escalation.symptoms
+    has_come = escalation.predicted and not observation.predicted
+    return not recovered and not has_come and {finding.symptom for finding in observation.findings} <= escalation.symptoms
 
 
 def open_incident(inventory: str, observation: Observation, now: datetime) -> Incident:

@@ -29,12 +29,25 @@ class Reading(Model):
     values: dict[str, JsonValue]
 
 
+class Forecast(Model):
+    """That a figure is going to cross its threshold, and at which pace it rises."""
+
+    metric: str = Field(description="Value of the reading; its threshold has the same name.")
+    per_second: float = Field(gt=0)
+
+
 class Finding(Model):
     """One thing that is wrong, named by a symptom that runbooks are declared for."""
 
     symptom: str = Field(description="Short name, such as memory_high.")
     health: Health
     summary: str = Field(description="One sentence with the figures.")
+    forecast: Forecast | None = Field(None, description="It is not so yet: the pace at which it comes. None: it is measured.")
+
+    @property
+    def predicted(self) -> bool:
+        """Whether it is not measured yet, only going to come."""
+        return self.forecast is not None
 
 
 class Observation(Model):
@@ -48,6 +61,11 @@ class Observation(Model):
     summary: str = ""
     taken_at: datetime
     seconds: float = Field(0, ge=0, description="How long the probe took.")
+
+    @property
+    def predicted(self) -> bool:
+        """Whether all that is wrong is predicted, and nothing measured."""
+        return bool(self.findings) and all(finding.predicted for finding in self.findings)
 
 
 class Incident(Model):
@@ -169,6 +187,7 @@ class ToolSummary(Model):
     risk: Risk
     undo: str | None = Field(None, description="The tool that takes it back.")
     symptoms: tuple[str, ...] = Field((), description="It runs only while one of these is measured; empty: no such condition.")
+    after: tuple[str, ...] = Field((), description="Milder tools that come first where they fit.")
     args_schema: dict[str, Any]
 
 

@@ -119,9 +119,18 @@ def _denials(
     if not _remedied(tool, observation):
         measured = ", ".join(finding.symptom for finding in observation.findings) or "nothing wrong"
         yield f"measured is {measured}; {tool.name} needs {' or '.join(sorted(tool.symptoms)) or 'a symptom, and names none'}"
+    if is_premature(tool, observation):
+        yield f"{_remedied(tool, observation)[0]} is only predicted: a step that is {tool.risk} waits until it is measured"
     yield from _shrinks(step, tool, resource, observation)
     if Autonomy.OBSERVE in autonomies:
         yield f"autonomy is observe ({autonomies[Autonomy.OBSERVE]}): nothing is changed"
+
+
+def is_premature(tool: Tool, observation: Observation) -> bool:
+    """Whether a step would be felt for the sake of something that is only predicted, and may never come."""
+    remedied = [finding for finding in observation.findings if finding.symptom in tool.symptoms]
+    harmless = tool.risk in {Risk.READ_ONLY, Risk.REVERSIBLE}
+    return not harmless and bool(remedied) and all(finding.predicted for finding in remedied)
 
 
 def _shrinks(step: Step, tool: Tool, resource: Resource, observation: Observation) -> Iterator[str]:

@@ -32,7 +32,7 @@ def status_row(observation: Observation, headline: str, history: Sequence[float]
     return {
         "resource": observation.resource,
         "kind": str(observation.kind),
-        "health": f"{MARK[observation.health]} {observation.health}",
+        "health": f"🟡 {observation.health} (predicted)" if observation.predicted else f"{MARK[observation.health]} {observation.health}",
         "reading": "" if value is None else f"{headline} {number(value)}",
         "trend": ARROW[trend(history)],
         "what": observation.summary or "all checks pass",

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, select, update
 
 from tasks.core.detection import Escalation
-from tasks.core.models import FixRecord, Outcome, Step, Verdict
+from tasks.core.models import FixRecord, Incident, Outcome, Step, Verdict
 from tasks.records.database import Database
 from tasks.records.rows import JournalEntry, OpenFix, fix_of, story
 from tasks.records.tables import fixes, steps
@@ -113,7 +113,10 @@ class Fixes:
             for row in await connection.execute(query):
                 found.pop(row.resource, None)
                 if row.verdict in {Verdict.ESCALATED, Verdict.FAILED}:
-                    found[row.resource] = Escalation(closed_at=row.closed_at, symptoms=frozenset(row.incident["symptoms"]))
+                    incident = Incident.model_validate(row.incident)
+                    found[row.resource] = Escalation(
+                        closed_at=row.closed_at, symptoms=frozenset(incident.symptoms), predicted=incident.observation.predicted
+                    )
         return found
 
     async def begin_step(self, fix_id: str, owner: str, ordinal: int, step: Step, now: datetime) -> bool:

@@ -1,14 +1,15 @@
-"""What monitors leave for each other: the status of every resource, and which run watches."""
+"""What monitors leave for each other: the status of every resource, its last readings, and which run watches."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import select, update
 
+from tasks.core.trends import History
 from tasks.records.database import Database
 from tasks.records.rows import Status
-from tasks.records.tables import monitors, statuses
+from tasks.records.tables import histories, monitors, statuses
 
 TREND_LENGTH = 20
 
@@ -39,6 +40,25 @@ class Sweeps:
         query = select(*columns).where(statuses.c.inventory == inventory).order_by(statuses.c.resource)
         async with self._database.begin() as connection:
             return [Status.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()]
+
+    async def save_histories(self, inventory: str, seen: Mapping[str, History]) -> None:
+        """Keep the last readings of these resources in place of what was kept of them."""
+        if not seen:
+            return
+        rows = [{"inventory": inventory, "resource": name, "points": history} for name, history in seen.items()]
+        upsert = self._database.insert(histories)
+        changed = {"points": upsert.excluded["points"]}
+        async with self._database.begin() as connection:
+            await connection.execute(upsert.on_conflict_do_update(index_elements=["inventory", "resource"], set_=changed), rows)
+
+    async def histories(self, inventory: str) -> dict[str, History]:
+        """Resource -> its last readings, as the monitor before left them."""
+        query = select(histories.c.resource, histories.c.points).where(histories.c.inventory == inventory)
+        async with self._database.begin() as connection:
+            return {
+                row.resource: {metric: tuple((when, value) for when, value in points) for metric, points in row.points.items()}
+                for row in await connection.execute(query)
+            }
 
     async def take_over_monitor(self, inventory: str, run_id: str, now: datetime) -> None:
         """Make this run the one that watches; the run before it learns so from `monitor_swept`."""

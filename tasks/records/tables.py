@@ -129,6 +129,14 @@ statuses = Table(
     _json("trend"),
 )
 
+histories = Table(
+    "evenkeel_histories",
+    metadata,
+    Column("inventory", String, primary_key=True),
+    Column("resource", String, primary_key=True),
+    _json("points"),
+)
+
 monitors = Table(
     "evenkeel_monitors",
     metadata,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from blocks.schema import Inventory, Kind, Maintenance
 from tasks.core.detection import Escalation, Track, advance, detect
-from tasks.core.models import Health, Observation
+from tasks.core.models import Forecast, Health, Observation
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 Observe = Callable[..., Observation]
@@ -129,3 +129,27 @@ def test_a_track_counts_breaches_in_a_row(steps: list[Health]) -> None:
             expected = 0
         assert track.breaches == expected
         assert track.since <= moment
+
+
+def predicted(observation: Observation) -> Observation:
+    """The same breach, only predicted."""
+    rising = Forecast(metric="memory_percent", per_second=0.1)
+    findings = tuple(finding.model_copy(update={"forecast": rising}) for finding in observation.findings)
+    return observation.model_copy(update={"findings": findings})
+
+
+def test_what_is_only_predicted_opens_an_incident_and_holds_no_dependent_back(inventory: Inventory, observe: Observe) -> None:
+    seen = [predicted(observe("cache", Health.DEGRADED)), observe("app", Health.FAILED)]
+    tracks = detect(inventory, {}, seen, busy=frozenset(), now=NOW).tracks
+    found = detect(inventory, tracks, seen, busy=frozenset(), now=NOW)
+    assert names(found.incidents) == ["cache", "app"]
+    assert found.held_back == {}
+
+
+def test_a_prediction_left_to_a_person_is_no_reason_to_wait_when_it_has_come(inventory: Inventory, observe: Observe) -> None:
+    escalations = {"cache": Escalation(closed_at=NOW, symptoms=frozenset({"memory_high"}), predicted=True)}
+    tracks = {"cache": Track(health=Health.DEGRADED, since=NOW, breaches=5)}
+    breach = observe("cache", Health.DEGRADED, 1)
+    still = detect(inventory, tracks, [predicted(breach)], busy=frozenset(), now=NOW, escalations=escalations)
+    assert "left to a person" in still.held_back["cache"]
+    assert names(detect(inventory, tracks, [breach], busy=frozenset(), now=NOW, escalations=escalations).incidents) == ["cache"]

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tasks.core.models import Health
+from tasks.core.trends import History
 from tasks.records.repository import Records
 from tasks.records.rows import Status
 
@@ -75,3 +76,12 @@ async def test_the_next_monitor_relieves_the_one_before(records: Records) -> Non
     assert not await records.monitor_swept("lab", "run-1", T0 + 3 * SECOND)
     assert await records.monitor_swept("lab", "run-2", T0 + 3 * SECOND)
     assert await records.current_monitor("lab") == ("run-2", T0 + 3 * SECOND)
+
+
+async def test_histories_are_left_for_the_next_monitor(records: Records) -> None:
+    rising: History = {"memory_percent": ((1.0, 40.0), (26.0, 41.5))}
+    await records.save_histories("lab", {"shop-cache": rising, "shop-db": {}})
+    await records.save_histories("lab", {"shop-db": {"connections_percent": ((1.0, 3.0),)}})
+    await records.save_histories("lab", {})
+    assert await records.histories("lab") == {"shop-cache": rising, "shop-db": {"connections_percent": ((1.0, 3.0),)}}
+    assert await records.histories("other") == {}
