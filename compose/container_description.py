@@ -1,0 +1,124 @@
+"""The lab in containers: its directory, project, ports and logins, kept in DIR/lab.json for whoever uses it."""
+
+import secrets
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+
+from compose.description import (
+    HOST,
+    SERVICES,
+    Cache,
+    Database,
+    Endpoint,
+    LabDescription,
+    LabError,
+    Login,
+    Web,
+    description_path,
+    free_ports,
+    save,
+)
+
+PROJECT = "evenkeel-lab"
+ENGINE_SOCKET = Path("/var/run/docker.sock")
+CONTAINERS = {
+    "database": "shop-db-container",
+    "cache": "shop-cache-container",
+    "web": "shop-web-container",
+    "app": "shop-app-container",
+    "replica": "shop-replica-container",
+    "traffic": "shop-traffic-container",
+}
+"""Compose service -> name of its container among the inventory's resources."""
+
+
+class ContainerLab(LabDescription):
+    """A lab whose servers run in containers. Addresses, paths and logins are those of the host, as they are of a lab of processes."""
+
+    project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="Name of the compose project: the containers' names begin with it.")
+    database_settings: Path | None = Field(None, description="postgresql.auto.conf as this user reaches it; None where it can't.")
+    prefect_port: int = Field(description="Where the server of the profile `prefect` is reached.")
+
+    @property
+    def compose_environment(self) -> Path:
+        """The variables of compose.yaml; no password is among them."""
+        return self.directory / "compose.env"
+
+    def config(self, service: str) -> Path:
+        """The directory that is mounted as a service's configuration."""
+        return self.directory / "config" / service
+
+    def secrets(self, service: str) -> Path:
+        """The directory that is mounted as a service's secrets."""
+        return self.directory / "secrets" / service
+
+    def container(self, service: str) -> str:
+        """Name of the (first) container of a compose service."""
+        return f"{self.project}-{service}-1"
+
+
+def load_container_lab(directory: Path) -> ContainerLab:
+    """The container lab of a directory; LabError when there is none."""
+    path = description_path(directory.resolve())
+    remedy = f"start one with `python -m compose.container_lab up --directory {directory}`"
+    try:
+        return ContainerLab.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LabError(f"{directory}: no lab here; {remedy}") from error
+    except ValidationError as error:
+        raise LabError(
+            f"{path}: not a description of a lab in containers; give another directory, or remove this one and {remedy}"
+        ) from error
+
+
+def prepare_container_lab(directory: Path, project: str) -> ContainerLab:
+    """The directory's lab, or a new one with free ports and fresh passwords. Creates the directory with mode 0700."""
+    directory = directory.absolute()
+    if set(str(directory)) & set("\"'\\${}:;,\n\r"):
+        raise LabError(f"directory: {str(directory)!r} has a character that can't stand in a mount; choose another directory")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if description_path(directory).exists():
+        lab = load_container_lab(directory)
+        if lab.project != project:
+            raise LabError(f"project: the lab in {directory} is {lab.project!r}; give that name, or choose another directory")
+        return lab
+    lab = _new(directory, project)
+    save(lab)
+    return lab
+
+
+def _new(directory: Path, project: str) -> ContainerLab:
+    names = (*SERVICES, "tls", "prefect")
+    port = dict(zip(names, free_ports(len(names)), strict=True))
+
+    def login(username: str) -> Login:
+        return Login(username=username, password=secrets.token_urlsafe(18))
+
+    return ContainerLab(
+        directory=directory,
+        control=ENGINE_SOCKET,
+        project=project,
+        services=SERVICES,
+        database=Database(
+            host=HOST,
+            port=port["database"],
+            dbname="shop",
+            logins={
+                "monitor": login("evenkeel_monitor"),
+                "application": login("shop"),
+                "maintenance": login("evenkeel_maintenance"),
+                "admin": login("dba"),
+            },
+        ),
+        cache=Cache(
+            host=HOST,
+            port=port["cache"],
+            logins={"monitor": login("evenkeel"), "application": login("shop")},
+            config_path=directory / "config" / "cache" / "redis.conf",
+        ),
+        web=Web(host=HOST, port=port["web"], tls_port=port["tls"], config_path=directory / "config" / "web" / "nginx.conf"),
+        app=Endpoint(host=HOST, port=port["app"]),
+        traffic=Endpoint(host=HOST, port=port["traffic"]),
+        prefect_port=port["prefect"],
+    )

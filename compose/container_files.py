@@ -1,0 +1,161 @@
+"""What is mounted into the lab's containers: each server's configuration, and the passwords that it is given.
+
+A server in a container has a user id of its own, so what it reads is readable by everybody. On the host all of it lies below the lab's
+directory, which only its owner may enter.
+"""
+
+from pathlib import Path
+
+from compose.cache import CONFIGURATION as CACHE_CONFIGURATION
+from compose.container_description import ContainerLab
+from compose.database import OWNER, PARAMETERS, ROLES
+from compose.description import write_private
+from compose.web import write_web_files
+
+DATABASE_CONFIGURATION = """\
+# Written at each `up` of the lab.
+data_directory = '/var/lib/postgresql/volume/data'
+hba_file = '/etc/shop-database/pg_hba.conf'
+listen_addresses = '*'
+max_connections = 100
+superuser_reserved_connections = 3
+shared_buffers = 64MB
+password_encryption = scram-sha-256
+timezone = 'UTC'
+log_timezone = 'UTC'
+log_line_prefix = '%m [%p] %q%u@%d '
+cluster_name = 'shop'
+"""
+# The superuser `postgres` gets in from within the container alone; over the network it has no password.
+DATABASE_ACCESS = """\
+# TYPE DATABASE USER ADDRESS METHOD
+local all postgres peer
+host all all all scram-sha-256
+"""
+# Debian's is PostgreSQL 15: what came later can neither be granted nor set.
+LATER_ROLES = ("pg_use_reserved_connections", "pg_maintain")
+LATER_PARAMETERS = frozenset({"reserved_connections", "transaction_timeout"})
+
+CACHE_HEALTH = "user health reset on nopass +ping\n"
+
+WEB_CONFIGURATION = """\
+# Written at each `up` of the lab.
+user www-data;
+worker_processes 1;
+worker_shutdown_timeout 5s;
+pid /run/nginx.pid;
+error_log /dev/stderr notice;
+
+events {
+    worker_connections 256;
+}
+
+http {
+    access_log off;
+    default_type text/plain;
+    proxy_http_version 1.1;
+    proxy_connect_timeout 2s;
+
+    upstream shop {
+        server shop:8000;
+    }
+
+    server {
+        listen 80;
+        listen 443 ssl;
+        ssl_certificate tls/shop.crt;
+        ssl_certificate_key tls/shop.key;
+        location / {
+            proxy_pass http://shop;
+            proxy_set_header Host $http_host;
+            proxy_set_header Connection "";
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+        }
+        location /static/ {
+            root /etc/nginx/html;
+        }
+        location = /nginx/alive {
+            return 204;
+        }
+    }
+}
+"""
+
+
+def write_files(lab: ContainerLab) -> None:
+    """Write configuration and passwords of every service, and the variables of compose.yaml."""
+    for directory in (*map(lab.config, ("database", "cache", "web")), *map(lab.secrets, ("database", "app"))):
+        directory.mkdir(parents=True, exist_ok=True)
+    # Redis replaces its own configuration, and has a user id of its own.
+    lab.config("cache").chmod(0o777)
+    _write(lab.config("database") / "postgresql.conf", DATABASE_CONFIGURATION)
+    _write(lab.config("database") / "pg_hba.conf", DATABASE_ACCESS)
+    _write(lab.secrets("database") / "roles.sql", _roles(lab))
+    _write(lab.secrets("database") / "owner.sql", _format(OWNER, lab))
+    _write(lab.cache.config_path, _cache_configuration(lab))
+    _write(lab.web.config_path, WEB_CONFIGURATION)
+    write_web_files(lab)
+    _write(lab.secrets("app") / "logins.env", "".join(f"{name}='{value}'\n" for name, value in _addresses(lab).items()))
+    write_private(lab.compose_environment, "".join(f"{name}={value}\n" for name, value in compose_environment(lab).items()))
+
+
+def compose_environment(lab: ContainerLab) -> dict[str, str]:
+    """The variables of compose.yaml."""
+    return {
+        "LAB_PROJECT": lab.project,
+        "LAB_DIRECTORY": str(lab.directory),
+        "DATABASE_PORT": str(lab.database.port),
+        "CACHE_PORT": str(lab.cache.port),
+        "WEB_PORT": str(lab.web.port),
+        "WEB_TLS_PORT": str(lab.web.tls_port),
+        "APP_PORT": str(lab.app.port),
+        "TRAFFIC_PORT": str(lab.traffic.port),
+        "PREFECT_PORT": str(lab.prefect_port),
+        "ENGINE_SOCKET": str(lab.control),
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file at once: it may belong to a container's user, in a directory that is everybody's."""
+    write_private(path, text)
+    path.chmod(0o644)
+
+
+def _roles(lab: ContainerLab) -> str:
+    text = ROLES
+    for role in LATER_ROLES:
+        text = text.replace(f"{role}, ", "").replace(f", {role}", "")
+    return _format(text, lab)
+
+
+def _format(text: str, lab: ContainerLab) -> str:
+    logins = lab.database.logins
+    return text.format(
+        **{purpose: login.username for purpose, login in logins.items()},
+        **{f"{purpose}_password": login.password for purpose, login in logins.items()},
+        dbname=lab.database.dbname,
+        parameters=", ".join(name for name in PARAMETERS if name not in LATER_PARAMETERS),
+    )
+
+
+def _cache_configuration(lab: ContainerLab) -> str:
+    logins = lab.cache.logins
+    text = CACHE_CONFIGURATION.format(
+        host="*",
+        port=6379,
+        directory="/var/lib/redis",
+        monitor=logins["monitor"].username,
+        monitor_password=logins["monitor"].password,
+        application=logins["application"].username,
+        application_password=logins["application"].password,
+    )
+    return text + CACHE_HEALTH
+
+
+def _addresses(lab: ContainerLab) -> dict[str, str]:
+    """The shop's servers as its containers reach them, with the passwords."""
+    database, cache = lab.database.logins["application"], lab.cache.logins["application"]
+    return {
+        "SHOP_DATABASE_URL": f"postgresql://{database.username}:{database.password}@database:5432/{lab.database.dbname}",
+        "SHOP_CACHE_URL": f"redis://{cache.username}:{cache.password}@cache:6379/0",
+    }

@@ -1,0 +1,68 @@
+"""The inventory of the lab in containers: that of a lab of processes, with each server's container as a resource that it depends on."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from compose.container_description import CONTAINERS, ContainerLab
+from compose.container_project import volume_path
+from compose.description import write_private
+from compose.inventory import environment, inventory
+
+SERVICES = {"shop-db": "database", "shop-cache": "cache", "shop-web": "web", "shop-app": "app"}
+"""Resource -> compose service that it is."""
+LIMITS: dict[str, dict[str, Any]] = {
+    "database": {"memory_mib": 1024, "cpus": 2},
+    "cache": {"memory_mib": 512, "cpus": 1},
+    "web": {"memory_mib": 256, "cpus": 1},
+    "app": {"memory_mib": 384, "cpus": 1},
+    "replica": {"memory_mib": 384, "cpus": 1, "replicas": 4},
+    "traffic": {"memory_mib": 256, "cpus": 1},
+}
+"""How far tools may raise a container's limits; compose.yaml says where they begin."""
+
+
+def write_container_inventory(lab: ContainerLab) -> None:
+    """Write DIR/inventory.yaml, which names variables in place of passwords, and DIR/lab.env with their values (mode 0600)."""
+    text = yaml.safe_dump(container_inventory(lab), sort_keys=False, width=120)
+    write_private(
+        lab.inventory_path, f"# The lab's containers. Written at each `up`; passwords are in {lab.environment_path.name}.\n{text}"
+    )
+    write_private(lab.environment_path, "".join(f"{name}={value}\n" for name, value in environment(lab).items()))
+
+
+def container_inventory(lab: ContainerLab) -> dict[str, Any]:
+    """The inventory as plain data."""
+    document = inventory(lab)
+    engine = {"engine": f"unix://{lab.control}"}
+    for resource in document["resources"]:
+        service = SERVICES[resource["name"]]
+        resource["runtime"] = {"type": "container", "container": lab.container(service), **engine}
+        depends_on = [*resource.get("depends_on", []), CONTAINERS[service]]
+        resource["depends_on"] = [*depends_on, CONTAINERS["replica"]] if service == "web" else depends_on
+        if service == "web":
+            resource["nginx"]["upstreams"] = {"shop": ["shop:8000"]}
+        if service == "database":
+            resource.pop("config_path", None)
+            if lab.database_settings is not None:
+                resource["config_path"] = str(lab.database_settings)
+    document["resources"] += [
+        {
+            "name": name,
+            "kind": "container",
+            "address": lab.container(service),
+            "role": "cache" if service == "cache" else "store",
+            "limits": LIMITS[service],
+            "runtime": {"type": "container", "container": lab.container(service), **engine},
+        }
+        for service, name in CONTAINERS.items()
+    ]
+    return document
+
+
+async def settings_path(lab: ContainerLab) -> Path | None:
+    """The file that ALTER SYSTEM writes, where this user may change it: it lies in a volume of the engine's."""
+    path = Path(await volume_path(lab.project, "database")) / "data" / "postgresql.auto.conf"
+    return path if os.access(path, os.W_OK) else None
