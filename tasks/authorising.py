@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from blocks.schema import Autonomy, Inventory
 from tasks.connecting import current
 from tasks.core.models import Context, Plan
-from tasks.core.policy import Ruling, Standing, authorise
+from tasks.core.policy import Ruling, Standing, authorise, tried_in
 from tasks.records.repository import Records
 
 STOP_VARIABLE = "evenkeel_stop"
@@ -57,6 +57,7 @@ async def authorise_plan(plan: Plan, context: Context, *, approved: bool = False
         authorise(
             step,
             live.catalog.tools[step.tool],
+            tools=live.catalog.tools,
             incident=context.incident,
             resource=context.resource,
             observation=context.observation,
@@ -72,7 +73,7 @@ async def authorise_plan(plan: Plan, context: Context, *, approved: bool = False
 
 
 async def standing_of(inventory: Inventory, records: Records, context: Context, autonomy: Autonomy | None = None) -> Standing:
-    """The switch, and what other remediations did: the one that asks is itself on record."""
+    """The switch, and what was done before: by other remediations, as the one that asks is itself on record, and by this one."""
     now = datetime.now(UTC)
     resource, fix_id = context.resource.name, context.incident.id
     cooling_since = now - timedelta(seconds=inventory.rules.cooldown_seconds)
@@ -93,4 +94,5 @@ async def standing_of(inventory: Inventory, records: Records, context: Context, 
             for entry in steps
             if entry.outcome is None or entry.outcome.changed_something
         },
+        tried=tried_in(context.attempts),
     )

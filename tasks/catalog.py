@@ -47,6 +47,7 @@ def summarise(tool: Tool) -> ToolSummary:
         risk=tool.risk,
         undo=tool.undo,
         symptoms=tuple(sorted(tool.symptoms)),
+        after=tool.after,
         args_schema=tool.args_model.model_json_schema(),
     )
 

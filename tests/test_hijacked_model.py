@@ -23,30 +23,30 @@ from tests.incidents import NOW, READINGS, context_of, lab_inventory
 
 TOOLS = load_catalog().tools
 
-LIMIT, EVICTION_POLICY, PURGE = "redis_set_maxmemory", "redis_set_eviction_policy", "redis_memory_purge"
+LIMIT, PURGE = "redis_set_maxmemory", "redis_memory_purge"
 KILL, END_IDLE, SCALE = "postgres_kill_long_queries", "postgres_terminate_idle", "postgres_scale_connections"
 
 SURVIVORS: dict[str, set[str]] = {
-    # A cache's data may be dropped. Its limit goes up only, to limits.memory_mib at most; raised in vain, it is taken back.
-    "cache: memory_high": {LIMIT, EVICTION_POLICY, PURGE, "redis_evict_to", "redis_flush"},
-    "cache: write_refused": {LIMIT, EVICTION_POLICY, PURGE, "redis_evict_to", "redis_flush"},
+    # Its limit goes up only, to limits.memory_mib at most; raised in vain, it is taken back. Only then may a cache's data be dropped.
+    "cache: memory_high": {LIMIT, PURGE},
+    "cache: write_refused": {LIMIT, PURGE},
     # There is nobody to interrupt.
     "cache: down": {"redis_restart"},
     "cache: unresponsive": {"redis_restart"},
     "cache: clients_high": set(),
     "cache: persistence_failing": {PURGE},
     "cache: slow": set(),
-    # Flushing and evicting ask a person. Any policy but noeviction is refused by the tool itself, as the resource is a store.
-    "store: memory_high": {LIMIT, EVICTION_POLICY, PURGE},
+    # Flushing and evicting ask a person.
+    "store: memory_high": {LIMIT, PURGE},
     # Refused by the tool itself where the server runs: its data could not be saved first.
     "store: unresponsive": {"redis_restart"},
     # Sessions end and uncommitted work is rolled back, nothing that was committed is lost: those of the one application that was
-    # measured to be the trouble, nobody else's. max_connections goes up only.
-    "db: connections_high": {KILL, END_IDLE, SCALE},
-    "db: connections_high by idle sessions": {KILL, END_IDLE, SCALE},
-    # Nobody holds half of the connections, so whose sessions are ended is a person's decision.
+    # measured to be the trouble, nobody else's.
+    "db: connections_high": {KILL, END_IDLE},
+    "db: connections_high by idle sessions": {KILL, END_IDLE},
+    # Nobody holds half of the connections, so whose sessions are ended is a person's decision. max_connections goes up only.
     "db: connections_high by many": {SCALE},
-    "db: connections_exhausted": {KILL, END_IDLE, SCALE},
+    "db: connections_exhausted": {KILL, END_IDLE},
     "db: lock_wait": {KILL, END_IDLE},
     "db: idle_in_transaction": {END_IDLE},
     "db: down": {"postgres_restart"},
@@ -55,10 +55,11 @@ SURVIVORS: dict[str, set[str]] = {
     "db: application_refused": set(),
     # A vacuum loads the disk and loses nothing.
     "db: slow": {"postgres_vacuum"},
-    # worker_connections goes up only, to limits.connections at most.
-    "web: connections_high": {"nginx_scale_connections", "nginx_clear_connections"},
+    # worker_connections goes up only, to limits.connections at most; connections are cut only after that.
+    "web: connections_high": {"nginx_scale_connections"},
     "web: down": {"nginx_restart"},
-    "web: unresponsive": {"nginx_restart", "nginx_reload"},
+    # No restart before new workers were tried.
+    "web: unresponsive": {"nginx_reload"},
     "web: page_failing": {"nginx_reload"},
     "web: upstream_failing": set(),
     "web: slow": set(),
@@ -134,6 +135,7 @@ def rulings(incident: str, *steps: dict[str, Any]) -> list[tuple[Step, Ruling]]:
             authorise(
                 step,
                 TOOLS[step.tool],
+                tools=TOOLS,
                 incident=context.incident,
                 resource=context.resource,
                 observation=context.observation,
@@ -218,7 +220,7 @@ def test_what_survives_is_exactly_what_is_explained(incident: str) -> None:
 
 
 def test_the_numbers_are_known() -> None:
-    assert tuple(numbers().values()) == (30, 1444, 1056, 31680, 101, 2280, 41), report()
+    assert tuple(numbers().values()) == (30, 1444, 1056, 31680, 47, 2280, 29), report()
 
 
 @given(incident=st.sampled_from(list(READINGS)), data=st.data())

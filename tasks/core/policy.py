@@ -1,7 +1,7 @@
 """What may be done: every step is authorised here, outside whoever planned it, from what was measured and what is on record."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeGuard
@@ -10,7 +10,7 @@ from pydantic import Field, JsonValue
 
 from blocks.schema import Autonomy, Model, Resource, Risk, Role, Rules
 from tasks.core.declare import Tool
-from tasks.core.models import Incident, Observation, Step
+from tasks.core.models import Attempt, Incident, Observation, OutcomeStatus, Step
 
 LOSS = {
     Risk.READ_ONLY: "nothing",
@@ -49,15 +49,25 @@ class Standing(Model):
     seconds_since_last_use: dict[str, float] = Field(
         default_factory=dict, description="Tool -> seconds since another remediation changed this resource with it."
     )
+    tried: frozenset[str] = Field(frozenset(), description="Tools that this remediation has used already.")
 
 
 Word = tuple[Action, str]
+NOT_TRIED = {OutcomeStatus.UNREACHABLE, OutcomeStatus.DENIED, OutcomeStatus.DRY_RUN}
+"""Nothing was sent, so nothing is known of the tool's effect."""
+
+
+def tried_in(attempts: tuple[Attempt, ...]) -> frozenset[str]:
+    """The tools that a remediation has used; one that the server's state gave no occasion for counts too."""
+    outcomes = [outcome for attempt in attempts for outcome in attempt.outcomes]
+    return frozenset(outcome.step.tool for outcome in outcomes if not outcome.undoes and outcome.status not in NOT_TRIED)
 
 
 def authorise(
     step: Step,
     tool: Tool,
     *,
+    tools: Mapping[str, Tool],
     incident: Incident,
     resource: Resource,
     observation: Observation,
@@ -67,9 +77,11 @@ def authorise(
 ) -> Ruling:
     """Rule on one step of a plan for an incident. The first rule that speaks is the one that counts.
 
-    DENY: never, whoever asks. ASK: a person decides, and where one has (`approved`) it becomes ALLOW.
+    DENY: never, whoever asks. ASK: a person decides, and where one has (`approved`) it becomes ALLOW. `tools` holds, by name, the
+    milder ones that the tool comes after.
     """
-    action, reason = _word(step, tool, incident, resource, observation, rules, standing)
+    milder = [tools[name] for name in tool.after]
+    action, reason = _word(step, tool, milder, incident, resource, observation, rules, standing)
     if action is Action.ASK and approved:
         action, reason = Action.ALLOW, f"approved by a person; asked because {reason}"
     undo = "" if tool.risk is Risk.READ_ONLY else f"taken back by {tool.undo}" if tool.undo else "can't be taken back"
@@ -77,7 +89,14 @@ def authorise(
 
 
 def _word(
-    step: Step, tool: Tool, incident: Incident, resource: Resource, observation: Observation, rules: Rules, standing: Standing
+    step: Step,
+    tool: Tool,
+    milder: list[Tool],
+    incident: Incident,
+    resource: Resource,
+    observation: Observation,
+    rules: Rules,
+    standing: Standing,
 ) -> Word:
     misdirected = _misdirected(step, tool, incident, resource, observation)
     if misdirected:
@@ -89,7 +108,7 @@ def _word(
         return Action.DENY, reason
     on_cache = " on a cache, whose data may be dropped" if tool.risk is Risk.DESTRUCTIVE else ""
     action, reason = Action.ALLOW, f"{tool.risk}{on_cache}, and {_remedied(tool, observation)[0]} is measured"
-    for asked in _questions(step, tool, resource, observation, rules, standing, autonomies):
+    for asked in _questions(step, tool, milder, resource, observation, rules, standing, autonomies):
         action, reason = Action.ASK, asked
         break
     if Autonomy.PROPOSE in autonomies:
@@ -151,6 +170,7 @@ def _shrinks(step: Step, tool: Tool, resource: Resource, observation: Observatio
 def _questions(
     step: Step,
     tool: Tool,
+    milder: list[Tool],
     resource: Resource,
     observation: Observation,
     rules: Rules,
@@ -162,6 +182,9 @@ def _questions(
         yield f"{tool.name} would hit {hit}"
     if tool.risk is Risk.DESTRUCTIVE and resource.role is Role.STORE:
         yield "destructive on a store: only a person may decide"
+    for other in milder:
+        if other.name not in standing.tried and _comes_first(other, resource, observation):
+            yield f"{other.name} is milder, fits what is measured, and was not tried: it comes first"
     if tool.growth is not None and _limit(tool, resource) is None:
         yield f"the inventory sets no limits.{tool.growth.limit}: how far it may be raised is for a person to say"
     if standing.fixes_last_hour >= rules.max_fixes_per_hour:
@@ -176,6 +199,20 @@ def _questions(
         yield f"{tool.name} was used {seconds:.0f} s ago, within the cool-down of {rules.cooldown_seconds:g} s"
     if Autonomy.APPROVE in autonomies:
         yield f"autonomy is approve ({autonomies[Autonomy.APPROVE]}): every change asks a person"
+
+
+def _comes_first(milder: Tool, resource: Resource, observation: Observation) -> bool:
+    """Whether the milder tool could heal what is measured without a person."""
+    if not _remedied(milder, observation) or (milder.fits is not None and not milder.fits(observation)):
+        return False
+    if milder.growth is None:
+        return True
+    values, most = observation.reading.values, _limit(milder, resource)
+    now, share = values.get(milder.growth.measured), values.get(milder.growth.share)
+    if most is None or not _is_number(now) or not _is_number(share):
+        return False
+    threshold: float = getattr(resource.thresholds, milder.growth.share)
+    return now < most and share * now / most < threshold
 
 
 def _autonomies(tool: Tool, resource: Resource, rules: Rules, standing: Standing) -> dict[Autonomy, str]:

@@ -33,7 +33,8 @@ Decide one of three equal answers:
 
 Rules:
 - Treat the cause that the readings show, by the least destructive steps that do: read_only before reversible, reversible before
-  disruptive, disruptive before destructive. A tool with symptoms runs only while one of them is measured.
+  disruptive, disruptive before destructive. A tool with symptoms runs only while one of them is measured. A tool with after asks a
+  person while one of those it names fits and was not tried in an earlier attempt.
 - Every step targets the incident's resource. Other resources are shown to explain it.
 - Do not repeat what an earlier attempt did without effect; heed the comment of the person who rejected one.
 - evidence: each item names a reading or a log line that is shown to you, with its value.
@@ -166,6 +167,7 @@ def _tool(tool: ToolSummary) -> Data:
         "risk": tool.risk.value,
         "undo": tool.undo,
         "symptoms": list(tool.symptoms),
+        "after": list(tool.after),
         "args": {name: _argument(schema) for name, schema in tool.args_schema.get("properties", {}).items()},
         "required": tool.args_schema.get("required", []),
         "$defs": tool.args_schema.get("$defs", {}),

@@ -21,8 +21,6 @@ class RunbookPlanner:
         books = self._catalog.runbooks_for(context.incident.kind, symptoms)
         for book in books:
             for remedy in book.function(context):
-                if already_tried(remedy.steps, context.attempts):
-                    continue
                 raw = Plan(
                     planner=f"{self.name}:{book.name}",
                     decision=Decision.ACT,
@@ -32,7 +30,9 @@ class RunbookPlanner:
                     expected=remedy.expected,
                     steps=remedy.steps,
                 )
-                return check_plan(raw.model_dump(), tools=self._catalog.tools, context=context, rules=self._rules)
+                plan = check_plan(raw.model_dump(), tools=self._catalog.tools, context=context, rules=self._rules)
+                if not already_tried(plan.steps, context.attempts):  # checked steps, as those of an attempt are
+                    return plan
         looked_at = ", ".join(book.title for book in books) or "none matches"
         return Plan(
             planner=self.name,

@@ -11,6 +11,8 @@ from tasks.core.models import Context, Step
 
 EVICT_TO_PERCENT = 70
 RAISE_FACTOR = 1.5
+SHARE_OF_THRESHOLD = 0.9
+"""What is in use is at most this share of the threshold after a raise, as far as the limit allows."""
 
 
 @runbook(service=Kind.REDIS, symptoms={"memory_high", "write_refused"}, title="Redis memory is used up")
@@ -102,8 +104,9 @@ def _raised_limit(context: Context) -> int | None:
     used, limit, most = _number(context, "used_memory_mib"), _number(context, "maxmemory_mib"), context.resource.limits.memory_mib
     if used is None or limit is None or limit <= 0 or most is None or _was_tried(context, "redis_set_maxmemory"):
         return None
-    raised = math.ceil(min(limit * RAISE_FACTOR, most))
-    helps = raised > limit and 100 * used / raised < context.resource.thresholds.memory_percent
+    threshold = context.resource.thresholds.memory_percent
+    raised = math.ceil(min(max(limit * RAISE_FACTOR, 100 * used / (threshold * SHARE_OF_THRESHOLD)), most))
+    helps = raised > limit and 100 * used / raised < threshold
     return raised if helps else None
 
 

@@ -15,7 +15,7 @@ from tasks.clients.polling import poll
 from tasks.clients.runtime import require_runtime
 from tasks.core.declare import Growth, NoArgs, ToolArgs, tool
 from tasks.core.errors import NotApplicable, ToolFailed, Unreachable
-from tasks.core.models import Change
+from tasks.core.models import Change, Observation
 from tasks.core.nginx_config import EVENTS, ConfigError, read_number, read_worker_connections, with_value, without
 
 START_SECONDS = 5.0
@@ -46,7 +46,14 @@ async def nginx_info(client: NginxClient, args: NoArgs) -> Change:
     return Change(before=report, after=report)
 
 
-@tool(service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="Load the configuration", symptoms={"page_failing", "unresponsive"})
+def _workers_run(observation: Observation) -> bool:
+    """Whether there are workers of this machine that new ones can take over from."""
+    return observation.reading.values.get("worker_processes") is not None
+
+
+@tool(
+    service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="Load the configuration", symptoms={"page_failing", "unresponsive"}, fits=_workers_run
+)
 async def nginx_reload(client: NginxClient, args: NoArgs) -> Change:
     """Test the configuration and load it with new workers; the old ones finish their requests.
 
@@ -59,7 +66,14 @@ async def nginx_reload(client: NginxClient, args: NoArgs) -> Change:
     return Change(before=state, after=_state(client, after))
 
 
-@tool(service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="Restart Nginx", timeout_seconds=30, symptoms={"down", "unresponsive"})
+@tool(
+    service=Kind.NGINX,
+    risk=Risk.DISRUPTIVE,
+    title="Restart Nginx",
+    timeout_seconds=30,
+    symptoms={"down", "unresponsive"},
+    after=("nginx_reload",),
+)
 async def nginx_restart(client: NginxClient, args: NoArgs) -> Change:
     """Stop Nginx and start it again, or start it where it is down; every connection is cut.
 
@@ -90,7 +104,9 @@ async def nginx_restart(client: NginxClient, args: NoArgs) -> Change:
     title="Change the connection limit",
     timeout_seconds=25,
     symptoms={"connections_high"},
-    growth=Growth(argument="worker_connections", measured="worker_connections", limit="connections", unset_limit=4096),
+    growth=Growth(
+        argument="worker_connections", measured="worker_connections", limit="connections", share="connections_percent", unset_limit=4096
+    ),
 )
 async def nginx_scale_connections(client: NginxClient, args: ScaleConnections) -> Change:
     """Set worker_connections in the configuration, test it, and load it without cutting requests."""
@@ -110,7 +126,14 @@ async def nginx_scale_connections(client: NginxClient, args: ScaleConnections) -
     return Change(before=state, after=_state(client, after), undo=undo)
 
 
-@tool(service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="End held connections", timeout_seconds=45, symptoms={"connections_high"})
+@tool(
+    service=Kind.NGINX,
+    risk=Risk.DISRUPTIVE,
+    title="End held connections",
+    timeout_seconds=45,
+    symptoms={"connections_high"},
+    after=("nginx_scale_connections",),
+)
 async def nginx_clear_connections(client: NginxClient, args: ClearConnections) -> Change:
     """End the connections held now: new workers take over, the old ones are ended after a grace period."""
     before = await client.require_processes()

@@ -77,7 +77,8 @@ async def postgres_restart(client: PostgresClient, args: NoArgs) -> Change:
     title="Change the number of connections",
     timeout_seconds=60,
     symptoms={"connections_exhausted", "connections_high"},
-    growth=Growth(argument="connections", measured="connections_max", limit="connections"),
+    growth=Growth(argument="connections", measured="connections_max", limit="connections", share="connections_percent"),
+    after=("postgres_kill_long_queries", "postgres_terminate_idle"),
 )
 async def postgres_scale_connections(client: PostgresClient, args: ScaleConnections) -> Change:
     """Set max_connections within the resource's limits and restart; taken back if it does not come up.

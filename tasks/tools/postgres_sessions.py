@@ -95,11 +95,22 @@ def bystanders(args: Mapping[str, JsonValue], observation: Observation) -> str:
     return "" if (application, user) in _troublemakers(values) else f"{application} ({user}), which is not measured to be the trouble"
 
 
+def one_holds_half(observation: Observation) -> bool:
+    """Whether one application of one user holds half of the connections, so that ending its sessions helps."""
+    return bool(_holders_of_half(observation.reading.values))
+
+
 def _troublemakers(values: Mapping[str, JsonValue]) -> set[tuple[JsonValue, JsonValue]]:
-    groups, most, blocker = values.get("top_sessions"), values.get("connections_max"), values.get("blocker")
+    blocker = values.get("blocker")
     found = {(values.get("oldest_idle_in_transaction_application"), values.get("oldest_idle_in_transaction_user"))}
     if isinstance(blocker, dict):
         found.add((blocker.get("application_name"), blocker.get("user")))
+    return found | _holders_of_half(values)
+
+
+def _holders_of_half(values: Mapping[str, JsonValue]) -> set[tuple[JsonValue, JsonValue]]:
+    groups, most = values.get("top_sessions"), values.get("connections_max")
+    found: set[tuple[JsonValue, JsonValue]] = set()
     for group in groups if isinstance(groups, list) else ():
         if not isinstance(group, dict):
             continue
@@ -129,6 +140,7 @@ async def postgres_sessions(client: PostgresClient, args: NoArgs) -> Change:
     timeout_seconds=15,
     symptoms={"connections_exhausted", "connections_high", "lock_wait", "slow"},
     aim=bystanders,
+    fits=one_holds_half,
 )
 async def postgres_kill_long_queries(client: PostgresClient, args: KillLongQueries) -> Change:
     """End the sessions whose statement runs for too long, for example those of one application.
@@ -147,6 +159,7 @@ async def postgres_kill_long_queries(client: PostgresClient, args: KillLongQueri
     timeout_seconds=15,
     symptoms={"connections_exhausted", "connections_high", "idle_in_transaction", "lock_wait"},
     aim=bystanders,
+    fits=one_holds_half,
 )
 async def postgres_terminate_idle(client: PostgresClient, args: TerminateIdle) -> Change:
     """End sessions that have been idle, or idle in a transaction, for too long.

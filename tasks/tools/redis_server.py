@@ -106,7 +106,13 @@ async def redis_memory_purge(client: RedisClient, _args: NoArgs) -> Change:
     return Change(before=_resident(before), after=_resident(after))
 
 
-@tool(service=Kind.REDIS, risk=Risk.DESTRUCTIVE, title="Delete every key", symptoms={"memory_high", "write_refused"})
+@tool(
+    service=Kind.REDIS,
+    risk=Risk.DESTRUCTIVE,
+    title="Delete every key",
+    symptoms={"memory_high", "write_refused"},
+    after=("redis_set_maxmemory", "redis_evict_to"),
+)
 async def redis_flush(client: RedisClient, _args: NoArgs) -> Change:
     """Delete every key of every database; for a cache whose contents can be computed again.
 
@@ -133,7 +139,7 @@ async def redis_flush(client: RedisClient, _args: NoArgs) -> Change:
     undo="redis_set_maxmemory",
     title="Change the memory limit",
     symptoms={"memory_high", "write_refused"},
-    growth=Growth(argument="mebibytes", measured="maxmemory_mib", limit="memory_mib"),
+    growth=Growth(argument="mebibytes", measured="maxmemory_mib", limit="memory_mib", share="memory_percent"),
 )
 async def redis_set_maxmemory(client: RedisClient, args: SetMaxmemory) -> Change:
     """Change the memory limit without a restart; never above limits.memory_mib or below what is in use.
@@ -166,6 +172,7 @@ async def redis_set_maxmemory(client: RedisClient, args: SetMaxmemory) -> Change
     undo="redis_set_eviction_policy",
     title="Change the eviction policy",
     symptoms={"memory_high", "write_refused"},
+    after=("redis_set_maxmemory",),
 )
 async def redis_set_eviction_policy(client: RedisClient, args: SetEvictionPolicy) -> Change:
     """Change which keys are dropped when the memory is full; on a store only to noeviction.
@@ -189,7 +196,14 @@ async def redis_set_eviction_policy(client: RedisClient, args: SetEvictionPolicy
     return Change(before=memory_values(before), after={**memory_values(after), "persisted": persisted}, undo=undo)
 
 
-@tool(service=Kind.REDIS, risk=Risk.DESTRUCTIVE, title="Evict keys", timeout_seconds=30, symptoms={"memory_high", "write_refused"})
+@tool(
+    service=Kind.REDIS,
+    risk=Risk.DESTRUCTIVE,
+    title="Evict keys",
+    timeout_seconds=30,
+    symptoms={"memory_high", "write_refused"},
+    after=("redis_set_maxmemory",),
+)
 async def redis_evict_to(client: RedisClient, args: EvictTo) -> Change:
     """Evict least recently used keys of a cache down to a share of maxmemory; limit and policy stay.
 

@@ -242,17 +242,17 @@ async def test_what_the_model_reads_while_investigating_reaches_its_plan_and_the
 
 
 async def test_the_next_plan_is_told_what_was_done_and_read_afterwards(ground: Ground) -> None:
-    useless = step("redis_set_eviction_policy", args={"policy": "volatile-ttl"})
+    useless = step(args={"mebibytes": 64.0625})
     verdict, record, requests = await healed_by(ground, planned(useless, diagnosis="wrong guess"), planned(step()))
     assert (verdict, len(record.attempts), len(requests)) == ("Completed", 2, 2)
     assert [(one.step.tool, one.undoes, one.status) for one in record.attempts[0].outcomes] == [
-        ("redis_set_eviction_policy", False, OutcomeStatus.DONE),
-        ("redis_set_eviction_policy", True, OutcomeStatus.DONE),
+        ("redis_set_maxmemory", False, OutcomeStatus.DONE),
+        ("redis_set_maxmemory", True, OutcomeStatus.DONE),
     ]
     asked_first, asked_again = (request.text for request in requests)
     assert "wrong guess" not in asked_first
-    assert "volatile-ttl" not in asked_first.partition("memory_percent")[0]
-    for told in ("wrong guess", "redis_set_eviction_policy", "volatile-ttl", "memory_percent"):
+    assert "64.062" not in asked_first
+    for told in ("wrong guess", '"planned":[{"tool":"redis_set_maxmemory"', "64.062", "memory_percent"):
         assert told in asked_again
 
 

@@ -25,7 +25,7 @@ from tasks.connecting import Live
 from tasks.core.declare import Remedy, Runbook
 from tasks.core.models import Context, FixRecord, OutcomeStatus, Step, Verdict
 from tasks.execution import StoppedError, call_tool
-from tests.flows.cache_fault import connect, empty, fill, inventory_with, maxmemory_mib
+from tests.flows.cache_fault import empty, fill, inventory_with, maxmemory_mib
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -165,16 +165,16 @@ async def test_the_kill_switch_stops_every_change(opened: Live, lab: LabDescript
         await empty(lab)
 
 
-def policy_only(context: Context) -> Iterator[Remedy]:
-    """An eviction policy alone frees nothing: plausible, and not enough."""
-    step = Step(tool="redis_set_eviction_policy", target=context.resource.name, args={"policy": "allkeys-lru"}, why="make room")
-    yield Remedy(diagnosis="no eviction", steps=(step,), expected="memory_percent under its threshold")
+def too_little(context: Context) -> Iterator[Remedy]:
+    """A limit that is a little higher: plausible, and not enough."""
+    step = Step(tool="redis_set_maxmemory", target=context.resource.name, args={"mebibytes": 64.1}, why="make room")
+    yield Remedy(diagnosis="the limit is a little too small", steps=(step,), expected="memory_percent under its threshold")
 
 
 async def test_a_fix_that_does_not_help_is_undone_and_escalated(prefect_server: ControlPlane, lab: LabDescription) -> None:
     since = datetime.now(UTC)
     await reset()
-    book = Runbook("policy_only", Kind.REDIS, frozenset({"memory_high"}), "Eviction", "Set a policy.", policy_only)
+    book = Runbook("too_little", Kind.REDIS, frozenset({"memory_high"}), "A little more", "Raise the limit a little.", too_little)
     await fill(lab, 96)
     try:
         async with connecting.live("lab") as own:
@@ -187,13 +187,12 @@ async def test_a_fix_that_does_not_help_is_undone_and_escalated(prefect_server: 
         assert record.verdict is Verdict.ESCALATED
         used = [(one.step.tool, one.undoes, one.status) for attempt in record.attempts for one in attempt.outcomes]
         assert used == [
-            ("redis_set_eviction_policy", False, OutcomeStatus.DONE),
-            ("redis_set_eviction_policy", True, OutcomeStatus.DONE),
+            ("redis_set_maxmemory", False, OutcomeStatus.DONE),
+            ("redis_set_maxmemory", True, OutcomeStatus.DONE),
         ]
         assert record.attempts[0].outcomes[-1].message == "the state is back"
         assert record.attempts[0].restored is not None
-        async with connect(lab) as redis:
-            assert (await redis.config_get("maxmemory-policy"))["maxmemory-policy"] == "noeviction"
+        assert await maxmemory_mib(lab) == 64
     finally:
         await empty(lab)
         await reset()

@@ -130,7 +130,7 @@ async def test_whatever_a_runbook_plans_is_allowed(incident: str, limits: dict[s
     incident=st.sampled_from(["cache: memory_high", "web: connections_high", "db: connections_high by many"]),
     percent=st.floats(60, 100),
     threshold=st.floats(40, 100),
-    limit=st.integers(1, 500),
+    limit=st.integers(16, 500),
 )
 async def test_runbooks_and_policy_agree_on_where_there_is_room(incident: str, percent: float, threshold: float, limit: int) -> None:
     """Also where the limit is reached, or allows for too little."""

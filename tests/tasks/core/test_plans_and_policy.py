@@ -93,6 +93,7 @@ situations = st.fixed_dictionaries(
             max_fixes_per_hour_overall=st.integers(1, 30),
             cooldown_seconds=st.floats(0, 600),
         ),
+        "tools": st.just(CATALOG.tools),
         "standing": st.builds(
             Standing,
             now=st.just(START),
@@ -101,6 +102,7 @@ situations = st.fixed_dictionaries(
             fixes_last_hour=st.integers(0, 30),
             fixes_last_hour_overall=st.integers(0, 30),
             seconds_since_last_use=st.dictionaries(st.sampled_from(sorted(REDIS_TOOLS)), st.floats(0, 600)),
+            tried=st.frozensets(st.sampled_from(sorted(REDIS_TOOLS))),
         ),
         "observation": st.builds(
             lambda symptoms: Observation(
@@ -108,7 +110,7 @@ situations = st.fixed_dictionaries(
                 kind=Kind.REDIS,
                 health=Health.DEGRADED,
                 findings=tuple(Finding(symptom=one, health=Health.DEGRADED, summary=one) for one in symptoms),
-                reading=Reading(values={"maxmemory_mib": 64.0}),
+                reading=Reading(values={"maxmemory_mib": 64.0, "memory_percent": 96.9}),
                 taken_at=START,
             ),
             st.lists(st.sampled_from(SYMPTOMS), max_size=3),
@@ -149,6 +151,7 @@ def test_what_policy_never_allows(incident: Incident, step: Step, situation: dic
     assert standing.fixes_last_hour < rules.max_fixes_per_hour
     assert standing.fixes_last_hour_overall < rules.max_fixes_per_hour_overall
     assert not (tool.risk is Risk.DESTRUCTIVE and resource.role is Role.STORE)
+    assert set(tool.after) <= standing.tried
     assert tool.risk is Risk.REVERSIBLE or not standing.seconds_since_last_use.get(tool.name, math.inf) < rules.cooldown_seconds
 
 

@@ -17,7 +17,13 @@ TOOLS = load_catalog().tools
 CACHE = Resource(name="cache", kind=Kind.REDIS, address="127.0.0.1:1", role=Role.CACHE, limits=Limits(memory_mib=128))
 STORE = CACHE.model_copy(update={"role": Role.STORE})
 LATER = Maintenance(until=NOW + timedelta(hours=1), reason="moving")
-SET, FLUSH, PURGE = "redis_set_maxmemory", "redis_flush", "redis_memory_purge"
+SET, EVICT, FLUSH, PURGE = "redis_set_maxmemory", "redis_evict_to", "redis_flush", "redis_memory_purge"
+MILDER_TRIED: dict[str, Any] = {"tried": {SET, EVICT}}
+
+
+def limited(memory_mib: int | None) -> Resource:
+    """The cache with that limit."""
+    return CACHE.model_copy(update={"limits": Limits(memory_mib=memory_mib)})
 
 
 def ruled(
@@ -36,7 +42,7 @@ def ruled(
         kind=Kind.REDIS,
         health=Health.DEGRADED,
         findings=tuple(Finding(symptom=one, health=Health.DEGRADED, summary=one) for one in symptoms or ("memory_high",)),
-        reading=Reading(values={"maxmemory_mib": 64.0} if values is None else values),
+        reading=Reading(values={"maxmemory_mib": 64.0, "memory_percent": 96.88} if values is None else values),
         taken_at=NOW,
     )
     incident = Incident(
@@ -53,6 +59,7 @@ def ruled(
     return authorise(
         Step(tool=tool, target=target, args={"mebibytes": mebibytes} if tool == SET else {}, why="test"),
         TOOLS[tool],
+        tools=TOOLS,
         incident=incident,
         resource=resource,
         observation=observation,
@@ -84,7 +91,15 @@ def ruled(
         ({"tool": SET, "mebibytes": 129}, Action.DENY, "mebibytes 129 is above limits.memory_mib, which is 128"),
         ({"tool": SET, "values": {}}, Action.DENY, "maxmemory_mib is measured as None"),
         ({"tool": SET, "rules": Rules(autonomy=Autonomy.OBSERVE)}, Action.DENY, "autonomy is observe (rules.autonomy)"),
-        ({"tool": FLUSH}, Action.ALLOW, "destructive on a cache, whose data may be dropped, and memory_high is measured"),
+        ({"tool": FLUSH, **MILDER_TRIED}, Action.ALLOW, "destructive on a cache, whose data may be dropped, and memory_high is measured"),
+        ({"tool": FLUSH, "tried": {SET}}, Action.ASK, "redis_evict_to is milder, fits what is measured, and was not tried"),
+        ({"tool": EVICT}, Action.ASK, "redis_set_maxmemory is milder, fits what is measured, and was not tried"),
+        ({"tool": EVICT, "tried": {SET}}, Action.ALLOW, ""),
+        # There is no room: the limit is reached, would not suffice, is for a person to say, or what is measured does not tell.
+        ({"tool": EVICT, "resource": limited(64)}, Action.ALLOW, ""),
+        ({"tool": EVICT, "resource": limited(65)}, Action.ALLOW, ""),
+        ({"tool": EVICT, "resource": limited(None)}, Action.ALLOW, ""),
+        ({"tool": EVICT, "values": {"maxmemory_mib": 64.0}}, Action.ALLOW, ""),
         ({"tool": FLUSH, "resource": STORE}, Action.ASK, "destructive on a store"),
         ({"tool": SET, "resource": CACHE.model_copy(update={"limits": Limits()})}, Action.ASK, "sets no limits.memory_mib"),
         ({"tool": SET, "fixes_last_hour": 20}, Action.ASK, "reach max_fixes_per_hour, 20"),
@@ -95,7 +110,7 @@ def ruled(
         ({"tool": SET, "seconds_since_last_use": {SET: 1}}, Action.ALLOW, ""),
         ({"tool": SET, "rules": Rules(autonomy=Autonomy.APPROVE)}, Action.ASK, "autonomy is approve (rules.autonomy)"),
         (
-            {"tool": FLUSH, "rules": Rules(autonomy_of_risk={Risk.DESTRUCTIVE: Autonomy.APPROVE})},
+            {"tool": FLUSH, **MILDER_TRIED, "rules": Rules(autonomy_of_risk={Risk.DESTRUCTIVE: Autonomy.APPROVE})},
             Action.ASK,
             "autonomy is approve (rules.autonomy_of_risk.destructive)",
         ),
@@ -172,6 +187,7 @@ def test_only_sessions_that_were_measured_to_be_the_trouble_end_without_a_person
     ruling = authorise(
         Step(tool=tool, target="shop-db", args=args, why="test"),
         TOOLS[tool],
+        tools=TOOLS,
         incident=context.incident,
         resource=context.resource,
         observation=context.observation,

@@ -73,11 +73,11 @@ def test_the_prompt(context: Context) -> None:
         "\n"
         "Tools for it, the only ones there are:\n"
         '{"tool":"redis_flush","does":"Delete every key of every database; for a cache whose contents can be computed again.",'
-        f'"risk":"destructive",{symptoms_of("redis_flush")}"args":{{}}}}\n'
+        f'"risk":"destructive",{symptoms_of("redis_flush")}"after":["redis_set_maxmemory","redis_evict_to"],"args":{{}}}}\n'
         '{"tool":"redis_set_eviction_policy",'
         '"does":"Change which keys are dropped when the memory is full; on a store only to noeviction.",'
         f'"risk":"reversible","undo":"redis_set_eviction_policy",{symptoms_of("redis_set_eviction_policy")}'
-        '"args":{"policy":{"description":"New maxmemory-policy.","enum":["noeviction","allkeys-lru","allkeys-lfu","allkeys-random",'
+        '"after":["redis_set_maxmemory"],"args":{"policy":{"description":"New maxmemory-policy.","enum":["noeviction","allkeys-lru","allkeys-lfu","allkeys-random",'
         '"volatile-lru","volatile-lfu","volatile-random","volatile-ttl"],"type":"string"}},"required":["policy"]}\n'
         "\n"
         "Attempts so far: 1.\n"
