@@ -11,6 +11,7 @@ from tasks.core.declare import Tool
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import Context, Step
 from tasks.core.plans import parse_args
+from tasks.core.prompts import data_block
 from tasks.planners.gemini_client import GeminiClient, ModelFailed, Session
 from tasks.planners.gemini_errors import as_json
 
@@ -104,9 +105,9 @@ class Investigation:
             return {"error": f"wrong arguments: {problems}"}
         except EvenkeelError as error:
             self.findings.append(f"{name} {as_json(checked, LONGEST_RESULT)}: failed: {error}")
-            return {"error": str(error)}
+            return {"error": data_block(str(error))}
         self.findings.append(f"{name} {as_json(checked, LONGEST_RESULT)}: {read}")
-        return {"output": read}
+        return {"output": data_block(read)}
 
     def _config(self, system: str) -> "types.GenerateContentConfig":
         from google.genai import types

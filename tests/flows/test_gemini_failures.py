@@ -33,6 +33,7 @@ from tasks.clients.redis_server import RedisClient
 from tasks.connecting import live
 from tasks.core.declare import Tool, ToolArgs, declaration_of, tool
 from tasks.core.models import Change, FixRecord, OutcomeStatus, Verdict
+from tasks.core.prompts import data_block
 from tasks.planners.gemini_client import load_sdk
 from tests.flows.cache_fault import connect, maxmemory_mib
 from tests.flows.full_cache import FOUND_MIB, PATIENT, Ground, block, condition, fill_up
@@ -234,7 +235,7 @@ async def test_what_the_model_reads_while_investigating_reaches_its_plan_and_the
     assert (verdict, record.planner, len(requests)) == ("Completed", "gemini:gemini-test", 3)
     assert set(requests[0].functions) == {"redis_length", "done"}
     read, refused = requests[1].function_responses
-    assert (read["name"], read["response"]) == ("redis_length", {"output": '{"bytes": 200000}'})
+    assert (read["name"], read["response"]) == ("redis_length", {"output": data_block('{"bytes": 200000}')})
     assert "error" in refused["response"]
     assert SIGNATURE in requests[1].whole
     assert "200000" in requests[2].text
