@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import sqlite3
 import stat
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,28 @@ async def test_opening_waits_for_whoever_writes_to_a_file_that_is_not_in_wal_mod
         writer.execute("ROLLBACK")
         async with await opening as records:
             assert await records.history() == []
+
+
+INSERT = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], timeout=20)
+with connection:
+    connection.execute("CREATE TABLE IF NOT EXISTS theirs (number)")
+    connection.execute("INSERT INTO theirs SELECT count(*) FROM theirs")
+connection.close()
+"""
+
+
+async def test_what_another_process_writes_is_seen_also_after_a_second_opening_in_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "records.db"
+    async with await Records.open(f"sqlite:///{path}") as first, await Records.open(f"sqlite:///{path}") as second:
+        for written in (1, 2):
+            # Whoever closes a database as the last one removes its log; a lock that is held here tells it that it is not.
+            other = await asyncio.create_subprocess_exec(sys.executable, "-c", INSERT, str(path))
+            assert await other.wait() == 0
+            for records in (first, second):
+                async with records._database.begin() as connection:
+                    assert (await connection.execute(text("SELECT count(*) FROM theirs"))).scalar_one() == written
 
 
 async def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
