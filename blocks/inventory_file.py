@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from blocks.alerts_section import Alerts
 from blocks.errors import ConfigurationError
 from blocks.gemini_section import SECRETS as GEMINI_SECRETS
 from blocks.gemini_section import Gemini, gemini_of_environment
@@ -23,6 +24,8 @@ from blocks.schema import Inventory, Kind, Model
 
 M = TypeVar("M", bound=Model)
 RUNTIME_TYPES = {"process", "container"}
+OWN_SECTIONS = ("notify", "gemini", "alerts")
+"""Beside the inventory itself, each with secrets of its own."""
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -42,6 +45,7 @@ class Registration(Model):
     retention_days: float | None = None
     notify: Notify | None = None
     gemini: Gemini | None = None
+    alerts: Alerts | None = None
 
 
 class _LoginEntry(Model):
@@ -78,14 +82,15 @@ class _Reading:
         records = self._records(self._data.get("records"))
         notify = self._notify(self._data["notify"]) if "notify" in self._data else None
         gemini = self._gemini()
-        self._refuse_misplaced({name: value for name, value in self._data.items() if name not in {"notify", "gemini"}}, ())
+        alerts = self._alerts()
+        self._refuse_misplaced({name: value for name, value in self._data.items() if name not in OWN_SECTIONS}, ())
         credentials: dict[tuple[str, str], Credential] = {}
         resources = self._data.get("resources")
         if isinstance(resources, list):
             resources = [self._without_logins(one, position, credentials) for position, one in enumerate(resources)]
-        fields = {name: value for name, value in self._data.items() if name not in {"records", "resources", "notify", "gemini"}}
+        fields = {name: value for name, value in self._data.items() if name not in {"records", "resources", *OWN_SECTIONS}}
         inventory = self._checked(
-            Inventory, fields | ({} if resources is None else {"resources": resources}), (), also=("records", "notify", "gemini")
+            Inventory, fields | ({} if resources is None else {"resources": resources}), (), also=("records", *OWN_SECTIONS)
         )
         if inventory is not None:
             self._refuse_two_passwords(inventory, credentials)
@@ -98,6 +103,7 @@ class _Reading:
             retention_days=records[1],
             notify=notify,
             gemini=gemini,
+            alerts=alerts,
         )
 
     def _records(self, entry: Any) -> tuple[SecretStr | None, float | None]:
@@ -134,6 +140,15 @@ class _Reading:
             secrets = {name: self._password(entry[name], ("gemini", name), "secret") for name in GEMINI_SECRETS if name in entry}
             entry = entry | secrets
         return self._checked(Gemini, entry, ("gemini",)) if len(self._problems) == before else None
+
+    def _alerts(self) -> Alerts | None:
+        entry = self._data.get("alerts")
+        if entry is None:
+            return None
+        before = len(self._problems)
+        if isinstance(entry, dict) and "token" in entry:
+            entry = entry | {"token": self._password(entry["token"], ("alerts", "token"), "secret")}
+        return self._checked(Alerts, entry, ("alerts",)) if len(self._problems) == before else None
 
     def _without_logins(self, resource: Any, position: int, credentials: dict[tuple[str, str], Credential]) -> Any:
         """The resource with user names for its logins, as the schema has it; the logins go to the credentials."""

@@ -16,6 +16,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import BlockDocument
 from pydantic import SecretStr, ValidationError
 
+from blocks.alerts import save_alerts
 from blocks.credentials import Login
 from blocks.documents import read, write
 from blocks.errors import ConfigurationError
@@ -55,12 +56,13 @@ async def register(registration: Registration) -> Saved:
         written = await write(client, logins)
         written += await write(client, {RECORDS: await _records(client, registration)})
         planning_written, planning_deleted = await save_gemini(client, inventory.name, registration.gemini)
-        written += planning_written + await save_inventory(client, inventory)
+        alerts_written, alerts_deleted = await save_alerts(client, inventory.name, registration.alerts)
+        written += planning_written + alerts_written + await save_inventory(client, inventory)
         stale = await _stale(client, before, logins)
         for document in stale:
             await client.delete_block_document(document.id)
         told = await save_notifications(client, inventory.name, registration.notify)
-    return Saved(written + told.written, len(stale) + planning_deleted + told.deleted)
+    return Saved(written + told.written, len(stale) + planning_deleted + alerts_deleted + told.deleted)
 
 
 async def _refuse_collisions(client: PrefectClient, inventory: Inventory) -> None:

@@ -55,13 +55,14 @@ def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource
         "SHOP_DB_APPLICATION_PASSWORD",
         "SHOP_DB_MAINTENANCE_PASSWORD",
         "GEMINI_API_KEY",
+        "EVENKEEL_ALERTS_TOKEN",
     )
     channels = {
         "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/x",
         "ON_CALL_WEBHOOK_URL": "https://x",
         "SENDGRID_API_KEY": "SG.x",
     }
-    found = parse_inventory(EXAMPLE.read_text(encoding="utf-8"), dict.fromkeys(names, "x") | channels)
+    found = parse_inventory(EXAMPLE.read_text(encoding="utf-8"), dict.fromkeys(names, "x" * 16) | channels)
     assert {resource.kind for resource in found.inventory.resources} == set(Kind)
     assert found.inventory.resource("shop-db").autonomy is Autonomy.APPROVE
     shown = {field for resource in found.inventory.resources for field in resource.model_fields_set}
@@ -69,6 +70,7 @@ def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource
     assert found.retention_days == 90
     assert found.notify is not None
     assert found.notify.model_fields_set == {"slack", "webhook", "email"}
+    assert found.alerts is not None
     assert found.gemini is not None
     assert found.gemini.settings == GeminiSettings()
 
