@@ -1,14 +1,14 @@
 """Small inventories and observations for tests of pure decisions."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
 from blocks.schema import Inventory, Kind, Resource
-from tasks.core.models import Finding, Health, Incident, Observation, Reading
+from tasks.core.models import Health, Incident, Observation
+from tests.tasks.unwell import START, incident_of, observation_of
 
-START = datetime(2026, 1, 1, tzinfo=UTC)
 Observe = Callable[..., Observation]
 
 
@@ -27,31 +27,13 @@ def inventory() -> Inventory:
 @pytest.fixture
 def observe(inventory: Inventory) -> Observe:
     def make(name: str, health: Health, at_seconds: float = 0) -> Observation:
-        findings = (Finding(symptom="memory_high", health=health, summary=f"{name} is unwell"),) if health.is_breach else ()
-        return Observation(
-            resource=name,
-            kind=inventory.resource(name).kind,
-            health=health,
-            findings=findings,
-            reading=Reading(values={"memory_percent": 97.0}),
-            summary="; ".join(finding.summary for finding in findings),
-            taken_at=START + timedelta(seconds=at_seconds),
-        )
+        symptoms = ("memory_high",) if health.is_breach else ()
+        taken_at = START + timedelta(seconds=at_seconds)
+        return observation_of(inventory.resource(name), *symptoms, health=health, summary=f"{name} is unwell", taken_at=taken_at)
 
     return make
 
 
 @pytest.fixture
 def incident(observe: Observe) -> Incident:
-    observation = observe("cache", Health.DEGRADED)
-    return Incident(
-        id="cache-1",
-        inventory="unit",
-        resource="cache",
-        kind=Kind.REDIS,
-        health=Health.DEGRADED,
-        symptoms=("memory_high",),
-        summary="memory at 97 %",
-        opened_at=START,
-        observation=observation,
-    )
+    return incident_of(observe("cache", Health.DEGRADED))

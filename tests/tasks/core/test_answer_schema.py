@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
 import pytest
@@ -14,10 +14,14 @@ from blocks.schema import Kind, Resource, Rules
 from tasks.catalog import load_catalog, summarise
 from tasks.core.answer_schema import FORMATS, KEYWORDS, answer_schema, loose_schema, lower, read_answer
 from tasks.core.errors import PlanInvalid
-from tasks.core.models import Context, Health, Incident, Observation
+from tasks.core.models import Context
 from tasks.core.plans import check_plan, parse_args
+from tests.tasks.unwell import incident_of, observation_of
 
 TOOLS = load_catalog().tools
+CACHE = Resource(name="cache", kind=Kind.REDIS, address="127.0.0.1:1")
+UNWELL = observation_of(CACHE, "memory_high")
+CONTEXT = Context(incident=incident_of(UNWELL), resource=CACHE, observation=UNWELL)
 
 
 def schemas_in(schema: Any) -> Iterator[dict[str, Any]]:
@@ -168,10 +172,10 @@ def _calls(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(steps=st.lists(_calls(), max_size=6), decision=st.sampled_from(["act", "nothing", "escalate"]))
 def test_what_is_accepted_is_what_the_tools_accept(steps: list[dict[str, Any]], decision: str) -> None:
-    context, rules = _context(), Rules(max_steps=4)
+    rules = Rules(max_steps=4)
     text = json.dumps({"decision": decision, "diagnosis": "d", "steps": steps})
     try:
-        plan = check_plan(read_answer(text, planner="p", resource="cache"), tools=TOOLS, context=context, rules=rules)
+        plan = check_plan(read_answer(text, planner="p", resource="cache"), tools=TOOLS, context=CONTEXT, rules=rules)
     except PlanInvalid as error:
         assert error.problems
         return
@@ -194,21 +198,3 @@ def test_any_text_is_an_answer_or_a_list_of_problems(text: str) -> None:
         assert error.problems
     else:
         assert raw["planner"] == "p"
-
-
-def _context() -> Context:
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    observation = Observation(resource="cache", kind=Kind.REDIS, health=Health.DEGRADED, taken_at=now)
-    incident = Incident(
-        id="cache-1",
-        inventory="unit",
-        resource="cache",
-        kind=Kind.REDIS,
-        health=Health.DEGRADED,
-        symptoms=("memory_high",),
-        summary="memory at 97 %",
-        opened_at=now,
-        observation=observation,
-    )
-    resource = Resource(name="cache", kind=Kind.REDIS, address="127.0.0.1:1")
-    return Context(incident=incident, resource=resource, observation=observation)

@@ -1,6 +1,6 @@
 """Each rule of the policy by itself, and which of them speaks first."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,11 +8,11 @@ from pydantic import JsonValue
 
 from blocks.schema import Autonomy, Kind, Limits, Maintenance, Resource, Risk, Role, Rules
 from tasks.catalog import load_catalog
-from tasks.core.models import Finding, Health, Incident, Observation, Reading, Step
+from tasks.core.models import Step
 from tasks.core.policy import Action, Ruling, Standing, authorise
-from tests.incidents import context_of
+from tests.incidents import NOW, context_of
+from tests.tasks.unwell import incident_of, observation_of
 
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOOLS = load_catalog().tools
 CACHE = Resource(name="cache", kind=Kind.REDIS, address="127.0.0.1:1", role=Role.CACHE, limits=Limits(memory_mib=128))
 STORE = CACHE.model_copy(update={"role": Role.STORE})
@@ -37,30 +37,13 @@ def ruled(
     target: str = "cache",
     **standing: Any,
 ) -> Ruling:
-    observation = Observation(
-        resource="cache",
-        kind=Kind.REDIS,
-        health=Health.DEGRADED,
-        findings=tuple(Finding(symptom=one, health=Health.DEGRADED, summary=one) for one in symptoms or ("memory_high",)),
-        reading=Reading(values={"maxmemory_mib": 64.0, "memory_percent": 96.88} if values is None else values),
-        taken_at=NOW,
-    )
-    incident = Incident(
-        id="cache-1",
-        inventory="unit",
-        resource="cache",
-        kind=Kind.REDIS,
-        health=Health.DEGRADED,
-        symptoms=symptoms,
-        summary="",
-        opened_at=NOW,
-        observation=observation,
-    )
+    measured = {"maxmemory_mib": 64.0, "memory_percent": 96.88} if values is None else values
+    observation = observation_of(CACHE, *(symptoms or ("memory_high",)), values=measured)
     return authorise(
         Step(tool=tool, target=target, args={"mebibytes": mebibytes} if tool == SET else {}, why="test"),
         TOOLS[tool],
         tools=TOOLS,
-        incident=incident,
+        incident=incident_of(observation),
         resource=resource,
         observation=observation,
         rules=rules,

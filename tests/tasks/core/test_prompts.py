@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from blocks.schema import Inventory, Kind
 from tasks.catalog import load_catalog, summarise
+from tasks.core.budget import DROPPED_FIRST
 from tasks.core.models import Attempt, Change, Context, Decision, Health, Incident, Outcome, OutcomeStatus, Plan, Reading, Step
-from tasks.core.prompts import BLOCK_BEGIN, BLOCK_END, DROPPED_FIRST, MAX_PROBLEMS, Prompt, build_prompt, estimate_tokens, feedback
+from tasks.core.prompts import BLOCK_BEGIN, BLOCK_END, MAX_PROBLEMS, Prompt, build_prompt, estimate_tokens, feedback
 from tests.incidents import READINGS, context_of
-from tests.tasks.core.conftest import START, Observe
+from tests.tasks.core.conftest import Observe
+from tests.tasks.unwell import START
 
 CATALOG = load_catalog()
 TOOLS = tuple(summarise(tool) for tool in CATALOG.tools_for(Kind.REDIS).values())
@@ -77,7 +79,8 @@ def test_the_prompt(context: Context) -> None:
         '{"tool":"redis_set_eviction_policy",'
         '"does":"Change which keys are dropped when the memory is full; on a store only to noeviction.",'
         f'"risk":"reversible","undo":"redis_set_eviction_policy",{symptoms_of("redis_set_eviction_policy")}'
-        '"after":["redis_set_maxmemory"],"args":{"policy":{"description":"New maxmemory-policy.","enum":["noeviction","allkeys-lru","allkeys-lfu","allkeys-random",'
+        '"after":["redis_set_maxmemory"],'
+        '"args":{"policy":{"description":"New maxmemory-policy.","enum":["noeviction","allkeys-lru","allkeys-lfu","allkeys-random",'
         '"volatile-lru","volatile-lfu","volatile-random","volatile-ttl"],"type":"string"}},"required":["policy"]}\n'
         "\n"
         "Attempts so far: 1.\n"

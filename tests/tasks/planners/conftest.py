@@ -18,12 +18,13 @@ from blocks.schema import GeminiSettings, Kind, Limits, Resource, Role, Rules
 from compose.gemini_server import GeminiServer
 from compose.gemini_wire import Answer, Script, structured
 from tasks.catalog import Catalog, load_catalog, summarise
-from tasks.core.models import Context, Finding, Health, Incident, Observation, Plan, Reading, Step
+from tasks.core.models import Context, Plan, Step
 from tasks.planners.fallback import FallbackPlanner
 from tasks.planners.gemini import GeminiPlanner
 from tasks.planners.gemini_client import GeminiAccess, GeminiClient
 from tasks.planners.runbooks import RunbookPlanner
 from tasks.records.repository import Records
+from tests.tasks.unwell import incident_of, observation_of
 
 KEY = "a-key-that-nobody-may-see"
 ACCOUNT = "gemini/unit"
@@ -51,30 +52,17 @@ def step(tool: str = "redis_set_maxmemory", **fields: Any) -> dict[str, Any]:
 @pytest.fixture
 def context() -> Context:
     """A cache at 97 % of its memory; all that its tools read without arguments is known."""
-    now = datetime.now(UTC)
-    observation = Observation(
-        resource="cache",
-        kind=Kind.REDIS,
-        health=Health.DEGRADED,
-        findings=(Finding(symptom="memory_high", health=Health.DEGRADED, summary="memory at 97 %"),),
-        reading=Reading(values={"memory_percent": 97.0, "used_memory_mib": 62.1, "maxmemory_mib": 64.0, "maxmemory_policy": "noeviction"}),
-        summary="memory at 97 %",
-        taken_at=now,
-    )
-    incident = Incident(
-        id="cache-1",
-        inventory="unit",
-        resource="cache",
-        kind=Kind.REDIS,
-        health=Health.DEGRADED,
-        symptoms=("memory_high",),
-        summary="memory at 97 %",
-        opened_at=now,
-        observation=observation,
-    )
+    resource = Resource(name="cache", kind=Kind.REDIS, address="127.0.0.1:1", role=Role.CACHE, limits=Limits(memory_mib=128))
+    values: dict[str, JsonValue] = {
+        "memory_percent": 97.0,
+        "used_memory_mib": 62.1,
+        "maxmemory_mib": 64.0,
+        "maxmemory_policy": "noeviction",
+    }
+    observation = observation_of(resource, "memory_high", values=values, taken_at=datetime.now(UTC))
     return Context(
-        incident=incident,
-        resource=Resource(name="cache", kind=Kind.REDIS, address="127.0.0.1:1", role=Role.CACHE, limits=Limits(memory_mib=128)),
+        incident=incident_of(observation),
+        resource=resource,
         observation=observation,
         facts={"redis_info": {"used_memory_mib": 62.1, "maxmemory_mib": 64.0, "maxmemory_policy": "noeviction"}},
         tools=tuple(summarise(tool) for tool in load_catalog().tools_for(Kind.REDIS).values()),
