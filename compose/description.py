@@ -73,16 +73,32 @@ class Cache(Model):
 
 
 class Web(Model):
-    """The Nginx server: `url` ends with a slash."""
+    """The Nginx server: `url` and `tls_url` end with a slash."""
 
     host: str
     port: int
+    tls_port: int = Field(0, description="0 where it serves no TLS.")
     config_path: Path
 
     @property
     def url(self) -> str:
         """The page as a visitor gets it."""
         return f"http://{self.host}:{self.port}/"
+
+    @property
+    def tls_url(self) -> str:
+        """The same page over TLS, with a certificate of the lab's own authority."""
+        return f"https://{self.host}:{self.tls_port}/"
+
+    @property
+    def tls(self) -> Path:
+        """Directory of the certificates: ca, shop (the installed one) and issued (one that may be installed), each .crt and .key."""
+        return self.config_path.parent / "tls"
+
+    @property
+    def web_root(self) -> Path:
+        """Directory of the files that Nginx serves itself."""
+        return self.config_path.parent / "html"
 
 
 class Endpoint(Model):
@@ -198,8 +214,8 @@ def _checked_services(services: tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _new(directory: Path, services: tuple[str, ...], control: Path) -> LabDescription:
-    ports = free_ports(len(SERVICES))
-    port = dict(zip(SERVICES, ports, strict=True))
+    names = (*SERVICES, "tls")
+    port = dict(zip(names, free_ports(len(names)), strict=True))
 
     def login(username: str) -> Login:
         return Login(username=username, password=secrets.token_urlsafe(18))
@@ -225,7 +241,7 @@ def _new(directory: Path, services: tuple[str, ...], control: Path) -> LabDescri
             logins={"monitor": login("evenkeel"), "application": login("shop")},
             config_path=directory / "valkey" / "valkey.conf",
         ),
-        web=Web(host=HOST, port=port["web"], config_path=directory / "nginx" / "nginx.conf"),
+        web=Web(host=HOST, port=port["web"], tls_port=port["tls"], config_path=directory / "nginx" / "nginx.conf"),
         app=Endpoint(host=HOST, port=port["app"]),
         traffic=Endpoint(host=HOST, port=port["traffic"]),
     )

@@ -1,7 +1,10 @@
 """Nginx from its wheel: in front of the shop, or alone with a page of its own."""
 
+import asyncio
 import os
 import signal
+import subprocess
+from functools import cache
 
 from compose.description import LabDescription, write_private
 from compose.service import Service, answers, answers_well, packaged_program
@@ -31,6 +34,12 @@ http {{
 {upstream}
     server {{
         listen {host}:{port};
+        listen {host}:{tls_port} ssl;
+        ssl_certificate tls/shop.crt;
+        ssl_certificate_key tls/shop.key;
+        location /static/ {{
+            root "{web_root}";
+        }}
 {locations}
     }}
 }}
@@ -60,6 +69,36 @@ PAGE = """\
             echo "released";
         }"""
 
+STYLE = "body { font-family: sans-serif; margin: 2rem auto; max-width: 40rem; }\n"
+
+# Root passes by the modes of files. Without these two rights it obeys them, as the workers of an installed Nginx do.
+RIGHTS = "-dac_override,-dac_read_search"
+OBEDIENT = ("setpriv", f"--bounding-set={RIGHTS}", f"--inh-caps={RIGHTS}", "--")
+
+
+@cache
+def obeys_modes() -> tuple[str, ...]:
+    """Words before a command that let it obey the modes of files, where the lab is root's and this machine can do it."""
+    if os.geteuid() != 0:
+        return ()
+    try:
+        done = subprocess.run((*OBEDIENT, "true"), capture_output=True, timeout=5, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return ()
+    return OBEDIENT if done.returncode == 0 else ()
+
+
+def write_web_files(lab: LabDescription) -> None:
+    """Write what Nginx serves besides the shop: certificates and a file of its own."""
+    # Needed here alone, and not quick to import.
+    from compose.certificates import write_certificates
+
+    write_certificates(lab.web.tls, lab.web.host)
+    static = lab.web.web_root / "static"
+    static.mkdir(mode=0o755, parents=True, exist_ok=True)
+    static.chmod(0o755)
+    (static / "shop.css").write_text(STYLE, encoding="utf-8")
+
 
 def web(lab: LabDescription) -> Service:
     """The Nginx service."""
@@ -77,10 +116,13 @@ def web(lab: LabDescription) -> Service:
             log=log,
             host=lab.web.host,
             port=lab.web.port,
+            tls_port=lab.web.tls_port,
+            web_root=lab.web.web_root,
             upstream=UPSTREAM.format(host=lab.app.host, port=lab.app.port) if proxied else "",
             locations=PROXY if proxied else PAGE,
         )
         write_private(lab.web.config_path, text)
+        await asyncio.to_thread(write_web_files, lab)
 
     async def ready(_pid: int) -> bool:
         return await answers(lab.web.host, lab.web.port, "/")
@@ -90,7 +132,7 @@ def web(lab: LabDescription) -> Service:
 
     return Service(
         name="web",
-        command=(str(nginx), "-p", f"{directory}/", "-c", str(lab.web.config_path), "-e", str(log), "-g", "daemon off;"),
+        command=(*obeys_modes(), str(nginx), "-p", f"{directory}/", "-c", str(lab.web.config_path), "-e", str(log), "-g", "daemon off;"),
         directory=directory,
         log=log,
         port=lab.web.port,

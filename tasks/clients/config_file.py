@@ -79,11 +79,16 @@ class ConfigFile:
 
         Drafts that a crash left behind are removed first. ToolFailed where the directory can't be written to.
         """
-        found = replaces.found
         try:
             for other in self.path.parent.iterdir():
                 if other.name.startswith(self._draft_prefix):
                     other.unlink()
+        except OSError as error:
+            raise ToolFailed(f"{self.path}: old drafts beside it can't be removed ({error.strerror}); nothing was changed") from error
+        return Draft(self._write_beside(text, replaces.found), replaces)
+
+    def _write_beside(self, text: str, found: os.stat_result) -> Path:
+        try:
             # Hidden, so that no `include conf.d/*` takes it in; beside the file, so that its relative includes hold.
             descriptor, name = tempfile.mkstemp(prefix=self._draft_prefix, dir=self.path.parent)
             try:
@@ -99,7 +104,28 @@ class ConfigFile:
                 raise
         except OSError as error:
             raise ToolFailed(f"{self.path}: a new version can't be written beside it ({error.strerror}); nothing was changed") from error
-        return Draft(Path(name), replaces)
+        return Path(name)
+
+    def keep(self, name: str, content: Content) -> None:
+        """Keep a copy of a content beside the file, in place of the one kept under that name, for its owner's eyes as the file itself."""
+        copy = self._write_beside(content.text, content.found)
+        try:
+            copy.replace(self._copy(name))
+        except OSError as error:
+            copy.unlink(missing_ok=True)
+            raise ToolFailed(f"{self.path}: a copy can't be kept beside it ({error.strerror})") from error
+
+    def kept(self, name: str) -> str | None:
+        """The copy kept under that name, or None. NotApplicable where it can't be read."""
+        try:
+            return self._copy(name).read_bytes().decode(errors="surrogateescape")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise NotApplicable(f"{self.path}: the copy kept beside it can't be read ({error.strerror})") from error
+
+    def _copy(self, name: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{name}")
 
     def put(self, draft: Draft) -> None:
         """Put the draft in the file's place in one step. ToolFailed where somebody changed the file since it was read."""

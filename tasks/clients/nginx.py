@@ -12,9 +12,11 @@ import httpx
 
 from blocks.schema import Resource
 from tasks.clients.config_file import ConfigFile
+from tasks.clients.nginx_configuration import CLOCK_TOLERANCE_SECONDS, ConfigWatch
+from tasks.clients.nginx_inside import read_inside, read_inside_invocation, signal_inside
 from tasks.clients.nginx_processes import Identity, Invocation, Processes, Worker, read_invocation, read_processes, send_signal
 from tasks.clients.polling import poll
-from tasks.clients.runtime import Runtime
+from tasks.clients.runtime import Inside, Runtime
 from tasks.clients.sharing import Shared
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed
 from tasks.core.models import Reading
@@ -23,8 +25,6 @@ from tasks.core.nginx_config import MAIN, ConfigError, find, read_worker_connect
 BINARY_SECONDS = 5.0
 NEW_WORKERS_SECONDS = 5.0
 OLD_WORKERS_SECONDS = 1.0
-CLOCK_TOLERANCE_SECONDS = 0.02
-"""The kernel stamps the start of a process to 10 ms, and files to the last tick of its clock."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class NginxClient:
     """The page as a visitor gets it, the configuration file and the processes of one Nginx.
 
     Processes are read on this machine: the master's pid comes from the runtime, or from the file that the configuration's `pid` names.
+    Where a container hides them they are read inside it. Its configuration is then the one in the directory that it shares with this
+    machine, under the same file name.
     """
 
     http: httpx.AsyncClient
@@ -52,6 +54,8 @@ class NginxClient:
     """How the running master was started; kept when it is gone, to test a configuration before the next start."""
     readings: Shared[Reading] = field(default_factory=Shared, init=False, repr=False)
     """Probes of resources that share this client share a reading, or they would themselves use the connections up."""
+    watch: ConfigWatch = field(default_factory=ConfigWatch, init=False, repr=False)
+    """What is known of the configuration file."""
     _last: Processes | None = field(default=None, init=False, repr=False)
     _limits: dict[Identity, int] = field(default_factory=dict, init=False, repr=False)
 
@@ -59,21 +63,41 @@ class NginxClient:
         """Close the connections."""
         await self.http.aclose()
 
-    async def processes(self) -> Processes | None:
-        """Master and workers now; None where none run on this machine or their pid can't be found out.
+    @property
+    def inside(self) -> Inside | None:
+        """The runtime, where Nginx has files and processes of its own there."""
+        return self.runtime if isinstance(self.runtime, Inside) else None
 
-        The runtime is asked only when the master seen last is gone. Raises what the runtime raises.
+    async def processes(self) -> Processes | None:
+        """Master and workers now; None where none run or their pid can't be found out.
+
+        The runtime is asked only when the master seen last is gone, or can't be seen from here. Raises what the runtime raises.
         """
-        found = None if self._last is None else read_processes(self._last.master[0])
+        found = None if self._last is None or self._last.is_inside else read_processes(self._last.master[0])
         if found is None or self._last is None or found.master != self._last.master:
-            pid = await self._master_pid()
-            found = None if pid is None else read_processes(pid)
-            if found is not None:
-                self.invocation = read_invocation(found.master[0])
+            found = await self._look_again()
         self._last = found
         if found is not None:
             alive = {worker.identity for worker in found.workers}
             self._limits = {identity: limit for identity, limit in self._limits.items() if identity in alive}
+        return found
+
+    async def _look_again(self) -> Processes | None:
+        if self._last is None or not self._last.is_inside:
+            pid = await self._master_pid()
+            found = None if pid is None else read_processes(pid)
+            invocation = None if found is None else read_invocation(found.master[0])
+            if found is not None and (invocation is not None or self.inside is None):
+                self.invocation = invocation
+                if self.inside is not None and invocation is not None and invocation.config is None:
+                    self.invocation = await read_inside_invocation(self.inside, invocation.title)
+                return found
+        seen = None if self.inside is None else await read_inside(self.inside)
+        if seen is None or self.inside is None:
+            return None
+        found, title = seen
+        if self._last is None or found.master != self._last.master or self.invocation is None:
+            self.invocation = await read_inside_invocation(self.inside, title)
         return found
 
     async def require_processes(self) -> Processes:
@@ -94,10 +118,10 @@ class NginxClient:
 
     @property
     def config_path(self) -> str | None:
-        """The configuration file: the inventory's word, else the running master's."""
+        """The configuration file on this machine: the inventory's word, else the running master's."""
         if self.resource.config_path is not None:
             return os.path.realpath(self.resource.config_path)
-        return None if self.invocation is None else self.invocation.config_path
+        return None if self.invocation is None or self.inside is not None else self.invocation.config_path
 
     def config_file(self) -> ConfigFile:
         """The file that tools may edit; NotApplicable where none is known, or the running Nginx loads another one."""
@@ -105,9 +129,29 @@ class NginxClient:
         loaded = None if self.invocation is None else self.invocation.config_path
         if path is None:
             raise NotApplicable(f"{self.resource.name}: the inventory names no config_path; add it to let the configuration be changed")
-        if loaded is not None and loaded != path:
+        if loaded is not None and (Path(loaded).name != Path(path).name if self.inside is not None else loaded != path):
             raise NotApplicable(f"{self.resource.name}: config_path is {path}, but the running Nginx loads {loaded}; correct the inventory")
         return ConfigFile(Path(path))
+
+    def shared_path(self, named: str) -> Path:
+        """Where a file that the configuration names lies on this machine.
+
+        NotApplicable: Nginx runs in a container, and the file is not below the directory of its configuration, which both share.
+        """
+        directory = self.config_file().path.parent
+        if self.inside is None or not Path(named).is_absolute():
+            return directory / named
+        theirs = None if self.invocation is None else self.invocation.config_path
+        if theirs is None or not Path(named).is_relative_to(Path(theirs).parent):
+            raise NotApplicable(
+                f"{self.resource.name}: {named} is not below the directory of the configuration, which is all that is shared"
+            )
+        return directory / Path(named).relative_to(Path(theirs).parent)
+
+    def _their_path(self, path: str) -> str:
+        """What Nginx calls a file beside its configuration."""
+        theirs = None if self.invocation is None else self.invocation.config_path
+        return path if self.inside is None or theirs is None else str(Path(theirs).with_name(Path(path).name))
 
     def worker_connections(self, worker: Worker) -> int | None:
         """The limit that this running worker was started with; None where it is not known.
@@ -125,20 +169,30 @@ class NginxClient:
                 return None
         return self._limits.get(worker.identity)
 
-    async def check_config(self, path: str | None = None) -> None:
-        """Test a configuration file as the running Nginx would load it (`nginx -t`); ToolFailed says what it objects to."""
+    async def config_error(self, path: str | None = None) -> str | None:
+        """What `nginx -t` objects to in a configuration file, as the running Nginx would load it; None where it would."""
         code, output = await self.run_binary("-t", config=path)
-        if code != 0:
-            lines = [line.partition("] ")[2] for line in output.splitlines() if "[emerg]" in line] or output.splitlines()[-1:]
-            reason = "; ".join(lines)[:500]
-            if path is not None and self.config_path is not None:
-                reason = reason.replace(path, self.config_path)
-            raise ToolFailed(f"{self.resource.name}: nginx -t refuses the configuration, nothing was loaded: {reason}")
+        if code == 0:
+            return None
+        lines = [line.partition("] ")[2] for line in output.splitlines() if "[emerg]" in line] or output.splitlines()[-1:]
+        reason = "; ".join(lines)[:500]
+        if path is not None and self.config_path is not None:
+            reason = reason.replace(self._their_path(path), self._their_path(self.config_path))
+        return reason or f"exit code {code}"
+
+    async def check_config(self, path: str | None = None) -> None:
+        """Test a configuration file; ToolFailed says what is wrong with it."""
+        error = await self.config_error(path)
+        if error is not None:
+            raise ToolFailed(f"{self.resource.name}: nginx -t refuses the configuration, nothing was loaded: {error}")
 
     async def run_binary(self, *options: str, config: str | None = None) -> tuple[int, str]:
         """Exit code and output of the running Nginx's own binary. ToolFailed where it can't be run or does not end."""
         if self.invocation is None:
             raise NotApplicable(f"{self.resource.name}: no Nginx was seen running, so its binary is not known")
+        if self.inside is not None:
+            vector = self.invocation.arguments(*options, config=None if config is None else self._their_path(config))
+            return await self.inside.run(vector, timeout_seconds=BINARY_SECONDS)
         try:
             process = await asyncio.create_subprocess_exec(
                 *self.invocation.arguments(*options, config=config),
@@ -174,6 +228,13 @@ class NginxClient:
             return
         send_signal(processes.master, signal.SIGHUP)
 
+    async def signal_worker(self, processes: Processes, identity: Identity, number: signal.Signals) -> None:
+        """Signal one worker of these processes; NotApplicable where it is gone."""
+        if processes.is_inside and self.inside is not None:
+            await signal_inside(self.inside, identity, number)
+        else:
+            send_signal(identity, number)
+
     async def wait_for_new_workers(self, before: Processes) -> Processes:
         """The processes once new workers serve and the old ones take no more; ToolFailed where no new ones come.
 
@@ -203,6 +264,10 @@ class NginxClient:
         serving = processes.of("serving")
         used = [worker.connections for worker in serving if worker.connections is not None]
         limits = [limit for worker in serving if (limit := self._limit(worker)) is not None]
+        together = processes.connections
+        if serving and together is not None:
+            most = sum(limits) if len(limits) == len(serving) else None
+            return Usage(used=together, maximum=most, percent=100 * together / most if most else None)
         if not serving or len(used) < len(serving):
             return Usage()
         if len(limits) < len(serving):

@@ -54,6 +54,12 @@ class Processes:
 
     master: Identity
     workers: tuple[Worker, ...]
+    open_files: tuple[int, int] | None = None
+    """The master's soft and hard limit of open files."""
+    connections: int | None = None
+    """Of all together, where those of each worker can't be told."""
+    is_inside: bool = False
+    """Whether the pids are those inside a container."""
 
     def of(self, *states: WorkerState) -> tuple[Worker, ...]:
         """The workers in any of the states."""
@@ -69,6 +75,7 @@ class Invocation:
     prefix: str | None
     config: str | None
     directives: str | None
+    title: str = ""
 
     @property
     def config_path(self) -> str | None:
@@ -105,22 +112,26 @@ def read_processes(master_pid: int) -> Processes | None:
         return None
     shared = _sockets(master_pid)
     workers = [worker for pid in children if (worker := _read_worker(pid, shared)) is not None]
-    return Processes((master_pid, master[1]), tuple(workers))
+    return Processes((master_pid, master[1]), tuple(workers), read_open_files(master_pid))
 
 
 def _read_worker(pid: int, shared: frozenset[str] | None) -> Worker | None:
     title, stat = _title(pid), _stat(pid)
     if stat is None or not title.startswith(WORKER_TITLE):
         return None
+    own = _sockets(pid)
+    connections = None if own is None or shared is None else len(own - shared)
+    return worker_of(pid, title, stat, connections, read_open_files(pid))
+
+
+def worker_of(pid: int, title: str, stat: tuple[str, int], connections: int | None, limits: tuple[int, int] | None) -> Worker:
+    """The worker that these words of /proc are about."""
     letter, started = stat
     state: WorkerState = "serving"
     if letter in STOPPED_STATES:
         state = "stopped"
     elif title.startswith(DRAINING_TITLE):
         state = "draining"
-    own = _sockets(pid)
-    connections = None if own is None or shared is None else len(own - shared)
-    limits = read_open_files(pid)
     return Worker(pid, started, _epoch(started), state, connections, limits[0] if limits else None)
 
 
@@ -135,9 +146,14 @@ def _title(pid: int) -> str:
 def _stat(pid: int) -> tuple[str, int] | None:
     """State letter, and start in clock ticks since the machine's; None where the process is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return parse_stat(Path(f"/proc/{pid}/stat").read_text(errors="replace"))
     except GONE:
         return None
+
+
+def parse_stat(text: str) -> tuple[str, int]:
+    """State letter, and start in clock ticks, of a line of /proc/PID/stat."""
+    fields = text.rpartition(")")[2].split()
     # The name, field 2, is cut off: fields[0] is field 3 (state), fields[19] is field 22 (starttime).
     return fields[0], int(fields[19])
 
@@ -173,9 +189,13 @@ def _target(descriptor: str) -> str:
 def read_open_files(pid: int) -> tuple[int, int] | None:
     """Soft and hard limit of open files, which /proc shows to everybody; None where the process is gone."""
     try:
-        limits = Path(f"/proc/{pid}/limits").read_text()
+        return parse_open_files(Path(f"/proc/{pid}/limits").read_text())
     except GONE:
         return None
+
+
+def parse_open_files(limits: str) -> tuple[int, int] | None:
+    """Soft and hard limit of open files in /proc/PID/limits."""
     match = re.search(r"^Max open files +(\w+) +(\w+)", limits, re.MULTILINE)
     if match is None:
         return None
@@ -197,7 +217,7 @@ def parse_title(title: str, executable: str, directory: str) -> Invocation:
     """The options in a master's title, which Nginx joins with spaces: `nginx: master process nginx -p /srv -g daemon off;`."""
     parts = re.split(r"(?:^|\s)-([pcgest])\s*", title.removeprefix(MASTER_TITLE))
     options = dict(zip(parts[1::2], (value.strip() for value in parts[2::2]), strict=True))
-    return Invocation(executable, directory, options.get("p"), options.get("c"), options.get("g"))
+    return Invocation(executable, directory, options.get("p"), options.get("c"), options.get("g"), title)
 
 
 def send_signal(identity: Identity, number: signal.Signals) -> None:

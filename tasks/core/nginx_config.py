@@ -4,6 +4,7 @@ The grammar is the one of Nginx's own reader (ngx_conf_read_token). Parsers that
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -171,3 +172,56 @@ def read_worker_connections(text: str) -> int:
     if find(text, "events") is None or find(text, "include", EVENTS) is not None:
         raise ConfigError("worker_connections: not in this file; name the file that holds `events`")
     return DEFAULT_WORKER_CONNECTIONS
+
+
+def upstream_servers(text: str) -> dict[str, tuple[str, ...]]:
+    """Upstream block -> the addresses of its servers, in order."""
+    found: dict[str, list[str]] = {}
+    for upstream, directive in _servers(text):
+        found.setdefault(upstream, []).extend(directive.args[:1])
+    return {name: tuple(addresses) for name, addresses in found.items()}
+
+
+def with_server(text: str, upstream: str, old: str, new: str) -> str:
+    """The text with another address for one server of an upstream; its parameters stay. ConfigError where there is no such server."""
+    if not _BARE_VALUE.fullmatch(new):
+        raise ConfigError(f"server: {new!r} is no plain value")
+    for name, directive in _servers(text):
+        if name == upstream and directive.args[:1] == (old,):
+            quotes = 2 if text[directive.args_start] in "\"'" else 0
+            return text[: directive.args_start] + new + text[directive.args_start + len(old) + quotes :]
+    raise ConfigError(f"upstream {upstream}: no server {old} in this file")
+
+
+def _servers(text: str) -> Iterator[tuple[str, Directive]]:
+    upstream = ""
+    for directive in directives(text):
+        if directive.name == "upstream" and directive.opens:
+            upstream = " ".join(directive.args)
+        elif directive.name == "server" and directive.block[-1:] == ("upstream",):
+            yield upstream, directive
+
+
+def certificate_paths(text: str) -> tuple[str, str]:
+    """Certificate and key, as the text names them. ConfigError where it names none, or several."""
+    certificates = {directive.args for directive in directives(text) if directive.name == "ssl_certificate"}
+    keys = {directive.args for directive in directives(text) if directive.name == "ssl_certificate_key"}
+    if len(certificates) != 1 or len(keys) != 1:
+        raise ConfigError(f"ssl_certificate: this file names {len(certificates)} certificates and {len(keys)} keys, not one of each")
+    paths = (" ".join(certificates.pop()), " ".join(keys.pop()))
+    for path in paths:
+        if "$" in path or path.startswith(("data:", "engine:", "store:")):
+            raise ConfigError(f"ssl_certificate: {path.partition(':')[0]!r} is no path of a file")
+    return paths
+
+
+def differing(text: str, other: str) -> tuple[str, ...]:
+    """Which directives differ between two texts, as `http > server > listen`; without their values, some of which are secret."""
+    one, two = Counter(_named(text)), Counter(_named(other))
+    names = [" > ".join(path) for path, _ in ((one - two) + (two - one))]
+    return tuple(dict.fromkeys(names))
+
+
+def _named(text: str) -> Iterator[tuple[Block, tuple[str, ...]]]:
+    for directive in directives(text):
+        yield (*directive.block, directive.name), directive.args

@@ -3,45 +3,42 @@
 import asyncio
 import socket
 import ssl
+import stat
 import time
-from collections.abc import Mapping
+from pathlib import Path
 
 import httpx
 from pydantic import JsonValue
 
 from blocks.schema import Kind, Resource
+from tasks.clients.causes import find_cause, is_caused_by
 from tasks.clients.nginx import NginxClient
 from tasks.clients.nginx_processes import Processes
 from tasks.core.declare import probe
 from tasks.core.errors import EvenkeelError, ProbeBroken
-from tasks.core.models import Finding, Health, Reading
+from tasks.core.models import Reading
+from tasks.core.nginx_judgement import judge
 
 PAGE_SECONDS = 1.5
 LONGEST_PAGE_SECONDS = 8.0
 ANSWER_SECONDS = 0.5
 RUNTIME_SECONDS = 0.5
 BODY_BYTES = 64 * 1024
-GATEWAY_ERRORS = frozenset({502, 504})
+CONFIG_SECONDS = 3.0
+DAY_SECONDS = 86400
+CERTIFICATE_ERRORS = {9: "not yet valid", 10: "expired", 62: "for another name", 64: "for another address"}
+"""OpenSSL's X509_V_ERR_... numbers; the others mean that its issuer is not trusted."""
 OWN_PAGE = b"<center>nginx"  # the foot of every error page that Nginx makes itself
 
 
-def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
-    """What is wrong, from the values alone; a value that is missing is no finding."""
-    values = reading.values
-    if values.get("answers") == "refused":
-        running = values.get("worker_processes")
-        but = f", though {running} workers run" if running else ""
-        return (_failed("down", f"no connection is accepted at {resource.address}{but}: {values.get('error')}"),)
-    if values.get("answers") == "timeout":
-        stopped = values.get("stopped_workers")
-        because = f"; {stopped} of its workers are stopped by a signal" if stopped else ""
-        return (_failed("unresponsive", f"Nginx takes connections and answers none{because}"),)
-    high = _connections(values, resource)
-    found = (_page(values, saturated=high is not None), high, _latency(values, resource))
-    return tuple(finding for finding in found if finding is not None)
-
-
-@probe(service=Kind.NGINX, title="Nginx", judge=judge, headline="connections_percent", timeout_seconds=10)
+@probe(
+    service=Kind.NGINX,
+    title="Nginx",
+    judge=judge,
+    headline="connections_percent",
+    timeout_seconds=10,
+    trends={"connections_percent": "connections_high"},
+)
 async def measure(client: NginxClient, resource: Resource) -> Reading:
     """Measure Nginx: GET its address over a new connection, and count the workers' connections.
 
@@ -60,6 +57,15 @@ async def measure(client: NginxClient, resource: Resource) -> Reading:
       worker_processes     workers that serve
       draining_workers     old workers that only finish their requests; their connections do not count above
       stopped_workers      workers that a signal has stopped
+      pages_failing        of the inventory's nginx.pages, those that do not answer: path -> status of 400 or more, or what was wrong
+      wrong_modes          of nginx.modes, those that differ: path -> mode, "missing" where there is nothing
+      certificate_days_left  until the https address's certificate expires; null for http, and where the certificate is refused
+      certificate_error    why it is refused: "expired", "not yet valid", "for another name", "for another address", "not trusted"
+      config_loaded        whether the workers use the configuration file as it stands; null where they can't be seen
+      config_error         why Nginx would not load the file: what `nginx -t` says, asked when it changed; null where it would
+      config_known_good    whether the file is the last one that served well for a minute; null where none was seen yet
+      undeclared_servers   upstream -> servers in the file that nginx.upstreams does not declare; only upstreams that it names
+      unused_servers       upstream -> servers that it declares and that are not in the file
 
     The connections come from /proc on this machine (see `read_processes`), the limit from the configuration as it was when the
     workers started (see `NginxClient.worker_connections`). Where the processes can't be looked into, because they run on another
@@ -71,14 +77,78 @@ async def measure(client: NginxClient, resource: Resource) -> Reading:
 
 
 async def _measure(client: NginxClient, resource: Resource) -> Reading:
-    page = await _page_values(client, resource)
+    page, failing = await asyncio.gather(_page_values(client, resource), _pages_failing(client, resource))
     try:
         async with asyncio.timeout(RUNTIME_SECONDS):
             processes = await client.processes()
     except (EvenkeelError, TimeoutError):
         # A runtime that does not answer says nothing about Nginx.
         processes = None
-    return Reading(values={**page, **_process_values(client, processes)})
+    wrong = _wrong_modes(resource)
+    is_well = page["page_ok"] is True and not failing and not wrong
+    config = await _config_values(client, resource, processes, keep=is_well)
+    return Reading(values={**page, **_process_values(client, processes), **config, "pages_failing": failing, "wrong_modes": wrong})
+
+
+async def _config_values(client: NginxClient, resource: Resource, processes: Processes | None, *, keep: bool) -> dict[str, JsonValue]:
+    """What is known of the configuration file. Where the page is as it should be, a copy of the file is kept to go back to."""
+    values: dict[str, JsonValue] = dict.fromkeys(("config_loaded", "config_error", "config_known_good"))
+    try:
+        async with asyncio.timeout(CONFIG_SECONDS):
+            file = client.config_file()
+            state = await client.watch.state(file, processes, client)
+            known_good = await client.watch.keep_if_good(file, state) if keep else state.is_known_good
+    except (EvenkeelError, TimeoutError):
+        # A file that can't be read or tested from here says nothing about Nginx.
+        return values
+    undeclared: dict[str, list[JsonValue]] = {}
+    unused: dict[str, list[JsonValue]] = {}
+    for name, declared in resource.nginx.upstreams.items():
+        if name in state.servers:
+            undeclared[name] = [server for server in state.servers[name] if server not in declared]
+            unused[name] = [server for server in declared if server not in state.servers[name]]
+    return {
+        "config_loaded": state.is_loaded,
+        "config_error": state.error,
+        "config_known_good": known_good,
+        "undeclared_servers": {name: servers for name, servers in undeclared.items() if servers},
+        "unused_servers": {name: servers for name, servers in unused.items() if servers},
+    }
+
+
+def _wrong_modes(resource: Resource) -> dict[str, JsonValue]:
+    wrong: dict[str, JsonValue] = {}
+    for path, mode in resource.nginx.modes.items():
+        try:
+            found = stat.S_IMODE(Path(path).lstat().st_mode)
+        except FileNotFoundError:
+            wrong[path] = "missing"
+        except OSError:
+            continue  # it can't be looked at from here
+        else:
+            if found != int(mode, 8):
+                wrong[path] = f"{found:04o}"
+    return wrong
+
+
+async def _pages_failing(client: NginxClient, resource: Resource) -> dict[str, JsonValue]:
+    base = httpx.URL(resource.address) if resource.nginx.pages else None
+    answers = await asyncio.gather(
+        *(_page_answer(client.http, base.copy_with(raw_path=path.encode())) for path in resource.nginx.pages if base)
+    )
+    return {path: answer for path, answer in zip(resource.nginx.pages, answers, strict=True) if answer is not None}
+
+
+async def _page_answer(http: httpx.AsyncClient, url: httpx.URL) -> JsonValue:
+    """A status of 400 or more, or what was wrong; None where the page answers well."""
+    try:
+        async with asyncio.timeout(PAGE_SECONDS):
+            response = await http.get(url, headers={"Connection": "close"})
+    except TimeoutError:
+        return "nothing in time"
+    except httpx.HTTPError as error:
+        return type(error).__name__
+    return response.status_code if response.status_code >= httpx.codes.BAD_REQUEST else None
 
 
 def _process_values(client: NginxClient, processes: Processes | None) -> dict[str, JsonValue]:
@@ -104,6 +174,7 @@ async def _page_values(client: NginxClient, resource: Resource) -> dict[str, Jso
     deadline_seconds = min(max(PAGE_SECONDS, 1.25 * resource.thresholds.latency_seconds), LONGEST_PAGE_SECONDS)
     started = time.monotonic()
     values: dict[str, JsonValue] = {"answers": "yes", "page_ok": False, "page_status": None, "page_from": None, "page_error": None}
+    values |= {"certificate_days_left": None, "certificate_error": None}
     try:
         async with asyncio.timeout(deadline_seconds):
             values |= await _get(client.http, resource.address, deadline_seconds)
@@ -114,10 +185,10 @@ async def _page_values(client: NginxClient, resource: Resource) -> dict[str, Jso
     except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
         raise ProbeBroken(f"{resource.name}: the address {resource.address} is no URL: {error}") from error
     except httpx.ConnectError as error:
-        if _is_caused_by(error, socket.gaierror):
+        if is_caused_by(error, socket.gaierror):
             raise ProbeBroken(f"{resource.name}: the name in {resource.address} does not resolve") from error
-        if _is_caused_by(error, ssl.SSLError):
-            values |= {"page_error": "tls", "error": f"TLS: {error}"}
+        if is_caused_by(error, ssl.SSLError):
+            values |= {"page_error": "tls", "error": f"TLS: {error}", "certificate_error": _certificate_error(error)}
         else:
             values |= {"answers": "refused", "error": str(error)}
     except httpx.TransportError as error:
@@ -129,14 +200,15 @@ async def _get(http: httpx.AsyncClient, address: str, deadline_seconds: float) -
     body = bytearray()
     # A kept connection would hide that no new one is taken.
     async with http.stream("GET", address, headers={"Connection": "close"}, timeout=deadline_seconds) as response:
+        days_left = _days_left(response)
         async for chunk in response.aiter_bytes():
             body += chunk
             if len(body) > BODY_BYTES:
                 break
-    status = response.status_code
-    if status < httpx.codes.BAD_REQUEST:
-        return {"page_ok": True, "page_status": status}
-    return {"page_ok": False, "page_status": status, "page_from": "nginx" if OWN_PAGE in body else "behind"}
+    values: dict[str, JsonValue] = {"page_status": response.status_code, "certificate_days_left": days_left}
+    if response.status_code < httpx.codes.BAD_REQUEST:
+        return {**values, "page_ok": True}
+    return {**values, "page_ok": False, "page_from": "nginx" if OWN_PAGE in body else "behind"}
 
 
 async def _answers_itself(address: str) -> bool:
@@ -157,54 +229,16 @@ async def _answers_itself(address: str) -> bool:
     return True
 
 
-def _is_caused_by(error: BaseException, kind: type[BaseException]) -> bool:
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, kind):
-        seen = seen.__cause__ or seen.__context__
-    return seen is not None
+def _certificate_error(error: Exception) -> str | None:
+    refused = find_cause(error, ssl.SSLCertVerificationError)
+    return None if refused is None else CERTIFICATE_ERRORS.get(refused.verify_code, "not trusted")
 
 
-def _page(values: Mapping[str, JsonValue], *, saturated: bool) -> Finding | None:
-    if values.get("page_ok") is not False:
-        return None
-    status, error = values.get("page_status"), values.get("error")
-    if values.get("page_error") == "timeout":
-        return _failed("upstream_failing", f"{error}, while Nginx itself answers: what is behind it hangs")
-    if status is None:
-        return _failed("page_failing", f"{error}")
-    if status in GATEWAY_ERRORS:
-        return _failed("upstream_failing", f"the page answers {status}: what is behind Nginx does not answer it")
-    if values.get("page_from") == "nginx" or (saturated and status == httpx.codes.INTERNAL_SERVER_ERROR):
-        return _failed("page_failing", f"the page answers {status}, made by Nginx itself")
-    return _failed("upstream_failing", f"the page answers {status}, passed on from behind Nginx")
-
-
-def _connections(values: Mapping[str, JsonValue], resource: Resource) -> Finding | None:
-    threshold = resource.thresholds.connections_percent
-    percent, busiest = _number(values.get("connections_percent")), _number(values.get("busiest_worker_percent"))
-    figures = f"{values.get('connections_used')} of {values.get('connections_max')} connections"
-    if percent is not None and percent >= threshold:
-        summary = f"{figures} are in use, {percent:.0f} % (threshold {threshold:g} %)"
-    elif busiest is not None and busiest >= threshold:
-        summary = f"one worker uses {busiest:.0f} % of its connections (threshold {threshold:g} %); {figures} in all"
-    else:
-        return None
-    return Finding(symptom="connections_high", health=Health.DEGRADED, summary=summary)
-
-
-def _latency(values: Mapping[str, JsonValue], resource: Resource) -> Finding | None:
-    seconds, threshold = _number(values.get("page_seconds")), resource.thresholds.latency_seconds
-    if values.get("page_ok") is not True or seconds is None or seconds < threshold:
-        return None
-    return Finding(symptom="slow", health=Health.DEGRADED, summary=f"the page took {seconds:.2f} s (threshold {threshold:g} s)")
-
-
-def _failed(symptom: str, summary: str) -> Finding:
-    return Finding(symptom=symptom, health=Health.FAILED, summary=summary)
-
-
-def _number(value: JsonValue) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+def _days_left(response: httpx.Response) -> float | None:
+    stream = response.extensions.get("network_stream")
+    connection = None if stream is None else stream.get_extra_info("ssl_object")
+    until = None if connection is None else connection.getpeercert().get("notAfter")
+    return None if until is None else round((ssl.cert_time_to_seconds(until) - time.time()) / DAY_SECONDS, 2)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -14,6 +14,8 @@ SHARE_AFTER_PERCENT = 40
 UNDECLARED_LIMIT = 4096
 """How far worker_connections is raised where limits.connections does not say: a free slot costs less than 1 KB."""
 DRAIN_SECONDS = 1
+BEHIND = frozenset({"upstream_failing", "upstream_unreachable", "upstream_timeout"})
+"""What is behind Nginx does not answer as it should."""
 
 
 @runbook(service=Kind.NGINX, symptoms={"connections_high", "page_failing"}, title="Nginx's connections are used up")
@@ -24,7 +26,7 @@ def nginx_connections(context: Context) -> Iterator[Remedy]:
     what is behind Nginx does not answer: connections then pile up behind any limit, and more of them would only queue more.
     """
     symptoms = {finding.symptom for finding in context.observation.findings}
-    if "connections_high" not in symptoms or "upstream_failing" in symptoms:
+    if "connections_high" not in symptoms or symptoms & BEHIND:
         return
     raised = _raised_limit(context)
     if raised is not None:

@@ -7,19 +7,21 @@ import httpx
 from pydantic import Field, JsonValue
 
 from blocks.schema import Kind, Resource, Risk
-from tasks.clients.config_file import ConfigFile, Content, discard
 from tasks.clients.nginx import NginxClient
-from tasks.clients.nginx_processes import Identity, Processes, read_open_files, send_signal
+from tasks.clients.nginx_loading import load_text
+from tasks.clients.nginx_processes import Identity, Processes
 from tasks.clients.nginx_report import read_report
 from tasks.clients.polling import poll
 from tasks.clients.runtime import require_runtime
 from tasks.core.declare import Growth, NoArgs, ToolArgs, tool
-from tasks.core.errors import NotApplicable, ToolFailed, Unreachable
+from tasks.core.errors import NotApplicable, ToolFailed
 from tasks.core.models import Change, Observation
 from tasks.core.nginx_config import EVENTS, ConfigError, read_number, read_worker_connections, with_value, without
 
 START_SECONDS = 5.0
 END_SECONDS = 1.0
+RELOADED = frozenset({"page_failing", "unresponsive", "upstream_unreachable", "upstream_timeout"})
+"""What new workers may cure: among it, names that were resolved when the old ones started, and edits that nobody loaded."""
 FILES_BESIDE_CONNECTIONS = 64
 """Logs, listening sockets, and the like, that a worker has open beside its connections."""
 
@@ -52,7 +54,12 @@ def _workers_run(observation: Observation) -> bool:
 
 
 @tool(
-    service=Kind.NGINX, risk=Risk.DISRUPTIVE, title="Load the configuration", symptoms={"page_failing", "unresponsive"}, fits=_workers_run
+    service=Kind.NGINX,
+    risk=Risk.DISRUPTIVE,
+    title="Load the configuration",
+    symptoms=RELOADED,
+    after=("nginx_set_upstream", "nginx_revert_config"),
+    fits=_workers_run,
 )
 async def nginx_reload(client: NginxClient, args: NoArgs) -> Change:
     """Test the configuration and load it with new workers; the old ones finish their requests.
@@ -60,10 +67,10 @@ async def nginx_reload(client: NginxClient, args: NoArgs) -> Change:
     Disruptive: whatever stands in the file comes into force, kept connections end, and worker_shutdown_timeout may cut requests.
     """
     before = await client.require_processes()
-    state = _state(client, before)
+    state = state_of(client, before)
     await client.check_config()
     after = await client.load_config(before)
-    return Change(before=state, after=_state(client, after))
+    return Change(before=state, after=state_of(client, after))
 
 
 @tool(
@@ -87,14 +94,14 @@ async def nginx_restart(client: NginxClient, args: NoArgs) -> Change:
     # Where none was seen running there is no binary to test with, and nothing to lose by the start, which tests it too.
     if client.invocation is not None:
         await client.check_config()
-    state: dict[str, JsonValue] = {"state": status.state, **_state(client, before)}
+    state: dict[str, JsonValue] = {"state": status.state, **state_of(client, before)}
     try:
         await runtime.restart()
         after = await _wait_until_it_answers(client, before)
     except ToolFailed as error:
         said = [line for line in await runtime.log(20) if "[emerg]" in line][-1:]
         raise ToolFailed(" ".join([str(error), *said])) from error
-    return Change(before=state, after={"state": "running", **_state(client, after)})
+    return Change(before=state, after={"state": "running", **state_of(client, after)})
 
 
 @tool(
@@ -114,16 +121,16 @@ async def nginx_scale_connections(client: NginxClient, args: ScaleConnections) -
     file = client.config_file()
     async with file.locked():
         before = await client.require_processes()
-        state = _state(client, before)
+        state = state_of(client, before)
         content = file.read()
         old = _limit_now(client, before, content.text)
         _refuse_too_many(client.resource, args.worker_connections, old)
         text, undo = _edited(content.text, args, before, old)
         if text == content.text and state["worker_connections"] == args.worker_connections:
             return Change(before=state, after=state)
-        await _put_in_place(client, file, content, text, before)
-        after = await _wait_for_limit(client, file, content, text, before)
-    return Change(before=state, after=_state(client, after), undo=undo)
+        needed = read_worker_connections(text)
+        after = await load_text(client, file, content, text, before, lambda now: _require_open_files(client.resource, now, needed))
+    return Change(before=state, after=state_of(client, after), undo=undo)
 
 
 @tool(
@@ -137,8 +144,8 @@ async def nginx_scale_connections(client: NginxClient, args: ScaleConnections) -
 async def nginx_clear_connections(client: NginxClient, args: ClearConnections) -> Change:
     """End the connections held now: new workers take over, the old ones are ended after a grace period."""
     before = await client.require_processes()
-    state = _state(client, before)
-    if not any(worker.connections != 0 for worker in before.workers):
+    state = state_of(client, before)
+    if before.connections == 0 or not any(worker.connections != 0 for worker in before.workers):
         raise NotApplicable(f"{client.resource.name}: no worker holds a connection")
     await client.check_config()
     await client.load_config(before)
@@ -147,21 +154,21 @@ async def nginx_clear_connections(client: NginxClient, args: ClearConnections) -
     for number in (signal.SIGTERM, signal.SIGKILL):  # a worker that is stopped heeds only the second
         for identity in left:
             with contextlib.suppress(NotApplicable):  # it has just ended
-                send_signal(identity, number)
+                await client.signal_worker(before, identity, number)
         left = await _wait_until_gone(client, left, END_SECONDS)
     if left:
         raise ToolFailed(f"{client.resource.name}: {len(left)} old workers did not end: {', '.join(str(pid) for pid, _ in sorted(left))}")
-    return Change(before=state, after=_state(client, await client.require_processes()))
+    return Change(before=state, after=state_of(client, await client.require_processes()))
 
 
-def _state(client: NginxClient, processes: Processes | None) -> dict[str, JsonValue]:
+def state_of(client: NginxClient, processes: Processes | None) -> dict[str, JsonValue]:
     """What tools change, as read from the processes; `connections_held` counts those of draining workers too."""
     if processes is None:
         return {"master_pid": None, "worker_pids": [], "connections_held": 0}
     usage = client.usage(processes)
     serving = processes.of("serving")
     limits = {client.worker_connections(worker) for worker in serving}
-    held = [worker.connections for worker in processes.workers]
+    held = [processes.connections] if processes.connections is not None else [worker.connections for worker in processes.workers]
     return {
         "master_pid": processes.master[0],
         "worker_pids": [worker.pid for worker in serving],
@@ -214,7 +221,7 @@ def _edited(text: str, args: ScaleConnections, processes: Processes, old: int) -
 def _open_files_for(worker_connections: int, processes: Processes) -> int | None:
     """worker_rlimit_nofile that these connections need; None where the limit is high enough as it is."""
     needed = worker_connections + FILES_BESIDE_CONNECTIONS
-    limits = read_open_files(processes.master[0])
+    limits = processes.open_files
     current = min((worker.open_files for worker in processes.workers if worker.open_files is not None), default=0)
     if limits is None or current >= needed:
         return None
@@ -226,48 +233,10 @@ def _open_files_for(worker_connections: int, processes: Processes) -> int | None
     return min(2 * worker_connections + FILES_BESIDE_CONNECTIONS, hard)
 
 
-async def _put_in_place(client: NginxClient, file: ConfigFile, content: Content, text: str, before: Processes) -> None:
-    """Test the new text, put it in the file's place, and signal. However this ends, the file is whole and fits what is loaded."""
-    draft = file.draft(text, content)
-    try:
-        await client.check_config(str(draft.path))
-        file.put(draft)
-    finally:
-        discard(draft)
-    signalled = False
-    try:
-        await client.signal_master(before)
-        signalled = True
-    finally:
-        if not signalled:
-            _put_back(file, content, text)
-
-
-async def _wait_for_limit(client: NginxClient, file: ConfigFile, content: Content, text: str, before: Processes) -> Processes:
-    """The processes under the new limits. Where they don't come the old file is put back and loaded, and ToolFailed is raised."""
-    try:
-        after = await client.wait_for_new_workers(before)
-        _require_open_files(client.resource, after, read_worker_connections(text))
-    except ToolFailed:
-        _put_back(file, content, text)
-        # Whatever is loaded late is then the old file again. A server that is gone meanwhile loads nothing.
-        with contextlib.suppress(NotApplicable, Unreachable):
-            await client.signal_master(before)
-        raise
-    return after
-
-
 def _require_open_files(resource: Resource, processes: Processes, needed: int) -> None:
     for worker in processes.of("serving"):
         if worker.open_files is not None and worker.open_files < needed:
             raise ToolFailed(f"{resource.name}: the new workers may open only {worker.open_files} files; the old configuration is back")
-
-
-def _put_back(file: ConfigFile, content: Content, text: str) -> None:
-    """Restore the content, unless somebody wrote another one meanwhile."""
-    now = file.read()
-    if now.text == text != content.text:
-        file.put(file.draft(content.text, now))
 
 
 async def _wait_until_gone(client: NginxClient, wanted: set[Identity], seconds: float) -> set[Identity]:

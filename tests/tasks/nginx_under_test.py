@@ -16,6 +16,7 @@ from blocks.schema import Kind, ProcessRuntime, Resource
 from compose.description import LabDescription
 from tasks.clients.nginx import NginxClient
 from tasks.clients.runtime import SupervisedProcess
+from tasks.connecting import open_client
 
 DEADLINE_SECONDS = 10.0
 WORKER = "nginx: worker process"
@@ -44,10 +45,8 @@ class NginxUnderTest:
 
     def client(self, **fields: Any) -> NginxClient:
         """A new client that has seen nothing yet."""
-        resource = self.resource(**fields)
-        runtime = resource.runtime
-        http = httpx.AsyncClient(limits=httpx.Limits(max_keepalive_connections=0), trust_env=False, timeout=2)
-        client = NginxClient(http, resource, None if runtime is None else SupervisedProcess(runtime.control, runtime.service))
+        client = open_client(self.resource(**fields), {})
+        assert isinstance(client, NginxClient)
         self._stack.push_async_callback(client.close)
         return client
 

@@ -97,3 +97,16 @@ async def test_the_wait_for_the_lock_ends(file: ConfigFile) -> None:
                 pytest.fail("both hold the lock")
     async with file.locked(deadline_seconds=0.05):
         pass
+
+
+def test_a_copy_is_kept_beside_the_file_for_the_same_eyes(file: ConfigFile) -> None:
+    assert file.kept("known-good") is None
+    content = file.read()
+    file.keep("known-good", content)
+    file.path.write_bytes(b"events {}")
+    file.keep("replaced", file.read())
+    assert (file.kept("known-good"), file.kept("replaced")) == (content.text, "events {}")
+    assert sorted(others(file)) == [".nginx.conf.known-good", ".nginx.conf.replaced"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in file.path.parent.iterdir()} == {0o640}
+    file.draft("sweeps drafts away, and no copy", file.read())
+    assert file.kept("known-good") == content.text

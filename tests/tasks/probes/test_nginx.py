@@ -14,7 +14,8 @@ from compose.description import LabDescription
 from tasks.clients.nginx import NginxClient
 from tasks.core.errors import ProbeBroken
 from tasks.core.models import Health, Reading
-from tasks.probes.nginx import judge, measure
+from tasks.core.nginx_judgement import judge
+from tasks.probes.nginx import measure
 from tests.tasks.nginx_under_test import NginxUnderTest, nginx_under_test, wait_until
 
 Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -121,7 +122,7 @@ async def test_over_80_percent_is_degraded_while_the_page_still_comes(nginx: Ngi
 
 
 async def test_a_full_server_fails_the_page(nginx: NginxUnderTest) -> None:
-    await nginx.hold(254)
+    await nginx.hold(253)
     reading, found = await observed(nginx.client())
     assert found == {"page_failing": Health.FAILED, "connections_high": Health.DEGRADED}
     assert (reading.values["page_ok"], reading.values["page_error"]) == (False, "broken off")
@@ -147,14 +148,14 @@ async def test_an_error_passed_on_from_behind_is_not_nginxs(nginx: NginxUnderTes
 async def test_an_error_of_nginxs_own_is(nginx: NginxUnderTest) -> None:
     await nginx.configure(lambda text: with_location(text, "deny all;"))
     reading, found = await observed(at_page(nginx))
-    assert found == {"page_failing": Health.FAILED}
+    assert found == {"page_forbidden": Health.FAILED}
     assert (reading.values["page_status"], reading.values["page_from"]) == (403, "nginx")
 
 
 async def test_an_upstream_that_is_down_is_not_nginxs(nginx: NginxUnderTest) -> None:
     await nginx.configure(lambda text: proxied(text, 9))
     reading, found = await observed(at_page(nginx))
-    assert found == {"upstream_failing": Health.FAILED}
+    assert found == {"upstream_unreachable": Health.FAILED}
     assert reading.values["page_status"] == 502
 
 
@@ -163,7 +164,7 @@ async def test_an_upstream_that_hangs_is_not_nginxs(nginx: NginxUnderTest) -> No
         started = time.monotonic()
         reading, found = await observed(at_page(nginx, thresholds=Thresholds(latency_seconds=0.1)))
         assert time.monotonic() - started < 3
-    assert found == {"upstream_failing": Health.FAILED}
+    assert found == {"upstream_timeout": Health.FAILED}
     assert (reading.values["answers"], reading.values["page_error"], reading.values["page_status"]) == ("yes", "timeout", None)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from blocks.schema import Kind, Resource, Thresholds
 from tasks.core.models import Finding, Health, Reading
-from tasks.probes.nginx import judge
+from tasks.core.nginx_judgement import judge
 
 HEALTHY: dict[str, Any] = {
     "answers": "yes",
@@ -24,6 +24,12 @@ HEALTHY: dict[str, Any] = {
     "worker_processes": 1,
     "draining_workers": 0,
     "stopped_workers": 0,
+    "config_loaded": True,
+    "config_error": None,
+    "pages_failing": {},
+    "wrong_modes": {},
+    "undeclared_servers": {},
+    "certificate_error": None,
 }
 PERCENT = st.floats(0, 100) | st.none()
 ANY_VALUES = st.fixed_dictionaries(
@@ -39,6 +45,10 @@ ANY_VALUES = st.fixed_dictionaries(
         "busiest_worker_percent": PERCENT,
         "worker_processes": st.integers(0, 8) | st.none(),
         "stopped_workers": st.integers(0, 8) | st.none(),
+        "certificate_error": st.sampled_from(["expired", "not yet valid", "not trusted", None]),
+        "config_error": st.sampled_from(["unknown directive", None]),
+        "pages_failing": st.dictionaries(st.sampled_from(["/a", "/b"]), st.sampled_from([403, 404, "nothing in time"])) | st.none(),
+        "wrong_modes": st.just({"/srv": "0000"}) | st.none(),
     },
 )
 THRESHOLDS = st.builds(Thresholds, connections_percent=st.floats(1, 100), latency_seconds=st.floats(0.1, 10))
@@ -46,10 +56,16 @@ EXPECTED_HEALTH = {
     "down": Health.FAILED,
     "unresponsive": Health.FAILED,
     "page_failing": Health.FAILED,
+    "page_forbidden": Health.FAILED,
     "upstream_failing": Health.FAILED,
+    "upstream_unreachable": Health.FAILED,
+    "upstream_timeout": Health.FAILED,
+    "certificate_expired": Health.FAILED,
+    "config_invalid": Health.DEGRADED,
     "connections_high": Health.DEGRADED,
     "slow": Health.DEGRADED,
 }
+PAGE = {symptom for symptom in EXPECTED_HEALTH if symptom.startswith(("page", "upstream", "certificate"))}
 
 
 def judged(values: dict[str, Any], thresholds: Thresholds | None = None) -> dict[str, Finding]:
@@ -64,7 +80,7 @@ def judged(values: dict[str, Any], thresholds: Thresholds | None = None) -> dict
 def test_every_reading_is_judged_and_each_symptom_has_its_one_health(values: dict[str, Any], thresholds: Thresholds) -> None:
     found = judged(values, thresholds)
     assert {symptom: finding.health for symptom, finding in found.items()} == {symptom: EXPECTED_HEALTH[symptom] for symptom in found}
-    assert not {"page_failing", "upstream_failing"} <= set(found), "a page fails for one reason"
+    assert len(PAGE & set(found)) <= 1, "a page fails for one reason"
     if {"down", "unresponsive"} & set(found):
         assert len(found) == 1
 
@@ -81,8 +97,11 @@ def test_connections_are_high_exactly_from_the_threshold_on(percent: float | Non
 @given(st.integers(400, 599), st.sampled_from(["nginx", "behind"]), st.floats(0, 100))
 def test_a_failing_page_is_nginxs_or_what_is_behind_it(status: int, page_from: str, percent: float) -> None:
     found = judged({**HEALTHY, "page_ok": False, "page_status": status, "page_from": page_from, "connections_percent": percent})
-    own = status not in {502, 504} and (page_from == "nginx" or (status == 500 and percent >= 80))
-    assert ("page_failing" if own else "upstream_failing") in found
+    own = page_from == "nginx" or (status == 500 and percent >= 80)
+    expected = {502: "upstream_unreachable", 504: "upstream_timeout"}.get(status)
+    if expected is None:
+        expected = ("page_forbidden" if status == 403 else "page_failing") if own else "upstream_failing"
+    assert PAGE & set(found) == {expected}
 
 
 def test_nothing_known_is_no_finding() -> None:
@@ -108,7 +127,21 @@ def test_nothing_known_is_no_finding() -> None:
             "Nginx takes connections and answers none; 1 of its workers are stopped by a signal",
         ),
         ({"page_ok": False, "page_error": "timeout", "error": "no page within 2.5 s"}, "no page within 2.5 s, while Nginx itself answers"),
-        ({"page_ok": False, "page_status": 504, "page_from": "nginx"}, "the page answers 504: what is behind Nginx does not answer it"),
+        ({"page_ok": False, "page_status": 504, "page_from": "nginx"}, "the page answers 504: what is behind Nginx does not answer in"),
+        (
+            {"page_ok": False, "page_status": 502, "page_from": "nginx", "undeclared_servers": {"shop": ["127.0.0.1:9"]}},
+            "502: Nginx does not reach what is behind it; upstream shop has servers that are not declared: ['127.0.0.1:9']",
+        ),
+        (
+            {"page_ok": False, "page_status": None, "page_error": "tls", "certificate_error": "expired"},
+            "visitors refuse the certificate, which is expired",
+        ),
+        (
+            {"pages_failing": {"/a": 404, "/b": 403}, "wrong_modes": {"/srv/b": "0000"}},
+            "/b answers 403; /srv/b has mode 0000",
+        ),
+        ({"pages_failing": {"/a": "nothing in time"}}, "/a answers nothing in time"),
+        ({"config_error": 'unknown directive "x" in /etc/nginx/nginx.conf:3'}, "can't be loaded, and the workers go on with what was"),
     ],
 )
 def test_summaries_give_the_figures(values: dict[str, Any], words: str) -> None:

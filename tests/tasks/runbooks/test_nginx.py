@@ -12,9 +12,9 @@ from blocks.schema import Kind, Limits, ProcessRuntime, Resource
 from tasks.catalog import load_catalog
 from tasks.core.declare import Remedy
 from tasks.core.models import Attempt, Context, Decision, Incident, Plan, Reading
+from tasks.core.nginx_judgement import judge
 from tasks.core.plans import parse_args
 from tasks.core.verdicts import observe
-from tasks.probes.nginx import judge
 from tasks.runbooks.nginx import UNDECLARED_LIMIT, nginx_connections, nginx_down, nginx_unresponsive
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -152,5 +152,6 @@ def test_a_hanging_server_gets_new_workers_before_a_restart() -> None:
 
 def test_what_is_behind_nginx_has_no_runbook_here() -> None:
     assert load_catalog().runbooks_for(Kind.NGINX, ("upstream_failing", "slow")) == []
+    assert [found.name for found in load_catalog().runbooks_for(Kind.NGINX, ("upstream_unreachable",))] == ["nginx_upstream_unreachable"]
     for symptom, book in (("connections_high", nginx_connections), ("down", nginx_down), ("unresponsive", nginx_unresponsive)):
         assert [found.name for found in load_catalog().runbooks_for(Kind.NGINX, (symptom,))] == [book.__name__]

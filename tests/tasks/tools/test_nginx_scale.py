@@ -32,8 +32,9 @@ def limit_in_file(nginx: NginxUnderTest) -> int | None:
 
 
 async def test_scale_relieves_a_full_server_without_cutting_a_request_and_its_undo_restores_the_file(nginx: NginxUnderTest) -> None:
-    nginx.config_path.chmod(0o640)
     client = nginx.client()
+    client.usage(await client.require_processes())
+    nginx.config_path.chmod(0o640)
     held = await nginx.hold(252)
     old = nginx.serving()
     change = await nginx_scale_connections(client, ScaleConnections(worker_connections=1024))
