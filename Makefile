@@ -2,9 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STATE ?= .evenkeel
+# What runs the lab's servers: processes or containers.
+LAB ?= processes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-slow scenarios chaos-model lint format bench docs clean
+.PHONY: help demo up lab lab-down test test-slow scenarios chaos-model lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,11 +45,17 @@ $(SMALL_MODEL): .venv/chaos
 
 comma := ,
 
-demo: .venv/lab ## heal three faults on real servers, from nothing, and print a table
-	@$(BIN)/python -m compose.demo --directory $(STATE)
+demo: .venv/lab ## heal three faults on real servers, from nothing, and print a table; LAB=containers for servers in Docker
+	@$(BIN)/python -m compose.demo --directory $(STATE) --lab $(LAB)
 
-up: .venv/lab ## run server, schedules and lab until Ctrl-C, and print the UI's address
-	@$(BIN)/python -m compose.up --directory $(STATE)
+up: .venv/lab ## run server, schedules and lab until Ctrl-C, and print the UI's address; LAB=containers for servers in Docker
+	@$(BIN)/python -m compose.up --directory $(STATE) --lab $(LAB)
+
+lab: .venv/lab ## start the lab in containers and leave it running; LAB_ARGS=--with-prefect for what keeps it healthy as well
+	@$(BIN)/python -m compose.container_lab up --directory $(STATE)/lab-containers $(LAB_ARGS)
+
+lab-down: .venv/lab ## remove the lab's containers, networks and volumes
+	@$(BIN)/python -m compose.container_lab down --directory $(STATE)/lab-containers
 
 test: .venv/dev ## run the tests on real servers
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_ARGS)

@@ -14,6 +14,7 @@ from compose.description import (
     LabDescription,
     LabError,
     Login,
+    Model,
     Web,
     description_path,
     free_ports,
@@ -33,12 +34,26 @@ CONTAINERS = {
 """Compose service -> name of its container among the inventory's resources."""
 
 
+class Prefect(Model):
+    """What keeps the lab healthy when it runs in containers too, by the profile `prefect`."""
+
+    port: int
+    worker_port: int
+    """Where the worker answers that it is well."""
+    database: Login
+
+    @property
+    def url(self) -> str:
+        """The server's UI; it ends with a slash."""
+        return f"http://{HOST}:{self.port}/"
+
+
 class ContainerLab(LabDescription):
     """A lab whose servers run in containers. Addresses, paths and logins are those of the host, as they are of a lab of processes."""
 
     project: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", description="Name of the compose project: the containers' names begin with it.")
     database_settings: Path | None = Field(None, description="postgresql.auto.conf as this user reaches it; None where it can't.")
-    prefect_port: int = Field(description="Where the server of the profile `prefect` is reached.")
+    prefect: Prefect
 
     @property
     def compose_environment(self) -> Path:
@@ -89,7 +104,7 @@ def prepare_container_lab(directory: Path, project: str) -> ContainerLab:
 
 
 def _new(directory: Path, project: str) -> ContainerLab:
-    names = (*SERVICES, "tls", "prefect")
+    names = (*SERVICES, "tls", "prefect", "worker")
     port = dict(zip(names, free_ports(len(names)), strict=True))
 
     def login(username: str) -> Login:
@@ -120,5 +135,5 @@ def _new(directory: Path, project: str) -> ContainerLab:
         web=Web(host=HOST, port=port["web"], tls_port=port["tls"], config_path=directory / "config" / "web" / "nginx.conf"),
         app=Endpoint(host=HOST, port=port["app"]),
         traffic=Endpoint(host=HOST, port=port["traffic"]),
-        prefect_port=port["prefect"],
+        prefect=Prefect(port=port["prefect"], worker_port=port["worker"], database=login("prefect")),
     )

@@ -4,10 +4,14 @@ A server in a container has a user id of its own, so what it reads is readable b
 directory, which only its owner may enter.
 """
 
+import os
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from compose.cache import CONFIGURATION as CACHE_CONFIGURATION
 from compose.container_description import ContainerLab
+from compose.control_plane import SERVER_SETTINGS
 from compose.database import OWNER, PARAMETERS, ROLES
 from compose.description import write_private
 from compose.web import write_web_files
@@ -35,6 +39,10 @@ host all all all scram-sha-256
 # Debian's is PostgreSQL 15: what came later can neither be granted nor set.
 LATER_ROLES = ("pg_use_reserved_connections", "pg_maintain")
 LATER_PARAMETERS = frozenset({"reserved_connections", "transaction_timeout"})
+
+PREFECT_ROLE = "CREATE ROLE {username} LOGIN PASSWORD '{password}';\n"
+PREFECT_OWNER = "ALTER DATABASE postgres RENAME TO {username};\nALTER DATABASE {username} OWNER TO {username};\n"
+MODEL_VARIABLES = ("GEMINI_API_KEY", "GEMINI_MODEL", "GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL")
 
 CACHE_HEALTH = "user health reset on nopass +ping\n"
 
@@ -82,9 +90,13 @@ http {
 """
 
 
-def write_files(lab: ContainerLab) -> None:
-    """Write configuration and passwords of every service, and the variables of compose.yaml."""
-    for directory in (*map(lab.config, ("database", "cache", "web")), *map(lab.secrets, ("database", "app"))):
+def write_files(lab: ContainerLab, database_volume: str) -> None:
+    """Write configuration and passwords of every service, and the variables of compose.yaml.
+
+    `database_volume` is where the engine keeps the database's data.
+    """
+    given = ("database", "app", "prefect-database", "prefect-server", "worker")
+    for directory in (*map(lab.config, ("database", "cache", "web")), *map(lab.secrets, given)):
         directory.mkdir(parents=True, exist_ok=True)
     # Redis replaces its own configuration, and has a user id of its own.
     lab.config("cache").chmod(0o777)
@@ -95,11 +107,22 @@ def write_files(lab: ContainerLab) -> None:
     _write(lab.cache.config_path, _cache_configuration(lab))
     _write(lab.web.config_path, WEB_CONFIGURATION)
     write_web_files(lab)
-    _write(lab.secrets("app") / "logins.env", "".join(f"{name}='{value}'\n" for name, value in _addresses(lab).items()))
-    write_private(lab.compose_environment, "".join(f"{name}={value}\n" for name, value in compose_environment(lab).items()))
+    _write(lab.secrets("app") / "logins.env", _lines(_addresses(lab)))
+    prefect = lab.prefect.database
+    _write(lab.secrets("prefect-database") / "roles.sql", PREFECT_ROLE.format(username=prefect.username, password=prefect.password))
+    _write(lab.secrets("prefect-database") / "owner.sql", PREFECT_OWNER.format(username=prefect.username))
+    database_url = f"postgresql+asyncpg://{prefect.username}:{prefect.password}@prefect-database:5432/{prefect.username}"
+    server = {**SERVER_SETTINGS, "PREFECT_SERVER_DATABASE_CONNECTION_URL": database_url}
+    _write(lab.secrets("prefect-server") / "logins.env", _lines(server))
+    # The key of a model is given on when the inventory is saved.
+    model = {name: os.environ[name] for name in MODEL_VARIABLES if os.environ.get(name)}
+    _write(lab.secrets("worker") / "logins.env", _lines(model))
+    write_private(
+        lab.compose_environment, "".join(f"{name}={value}\n" for name, value in compose_environment(lab, database_volume).items())
+    )
 
 
-def compose_environment(lab: ContainerLab) -> dict[str, str]:
+def compose_environment(lab: ContainerLab, database_volume: str) -> dict[str, str]:
     """The variables of compose.yaml."""
     return {
         "LAB_PROJECT": lab.project,
@@ -110,9 +133,17 @@ def compose_environment(lab: ContainerLab) -> dict[str, str]:
         "WEB_TLS_PORT": str(lab.web.tls_port),
         "APP_PORT": str(lab.app.port),
         "TRAFFIC_PORT": str(lab.traffic.port),
-        "PREFECT_PORT": str(lab.prefect_port),
+        "PREFECT_PORT": str(lab.prefect.port),
+        "WORKER_PORT": str(lab.prefect.worker_port),
         "ENGINE_SOCKET": str(lab.control),
+        "COMPOSE_DIRECTORY": str(Path(__file__).parent),
+        "DATABASE_VOLUME": database_volume,
     }
+
+
+def _lines(variables: Mapping[str, str]) -> str:
+    """As a shell reads them."""
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from compose.compose_tool import compose
 from compose.container_description import PROJECT, ContainerLab, load_container_lab, prepare_container_lab
 from compose.container_files import write_files
 from compose.container_inventory import settings_path, write_container_inventory
-from compose.container_project import remove_project, running_containers, states
+from compose.container_project import owner, remove_project, running_containers, states, volume_path
 from compose.description import LabError, save
 from compose.engine import ensure_base_image
 from compose.progress import console, doing
@@ -25,6 +25,8 @@ IMAGES = ("database", "app", "web", "cache")
 """Services that have an image to build, the longest first."""
 BUILD_SECONDS = 600.0
 UP_SECONDS = 120.0
+PREFECT_SECONDS = 240.0
+PREFECT_SERVICES = ("prefect-database", "prefect-server", "prefect-setup", "prefect-worker")
 READY_SECONDS = 60.0
 REGISTER_SECONDS = 90.0
 
@@ -35,16 +37,14 @@ async def start_container_lab(directory: Path, project: str = PROJECT) -> Contai
     LabError when it does not come up; what had started is then left to be looked at, and ended by `stop_container_lab`.
     """
     await asyncio.to_thread(ensure_base_image)
+    await _refuse_others(directory, project)
     lab = prepare_container_lab(directory, project)
-    if not await running_containers(project):
+    if not await running_containers(project) or not lab.compose_environment.exists():
         # Whatever an earlier lab left has other passwords.
         await remove_project(project)
-        write_files(lab)
+        write_files(lab, await volume_path(project, "database"))
     with doing("build the images"):
-        # One call for each: an engine without BuildKit builds the images of one call one after the other.
-        async with asyncio.TaskGroup() as building:
-            for service in IMAGES:
-                building.create_task(compose(lab, "build", "--quiet", service, seconds=BUILD_SECONDS))
+        await _build(lab)
     with doing("start PostgreSQL, Redis, Nginx, two replicas of the shop and its traffic"):
         await compose(lab, "up", "--detach", "--wait", f"--wait-timeout={UP_SECONDS:g}", seconds=UP_SECONDS + 30)
         await _until_it_serves(lab)
@@ -54,9 +54,32 @@ async def start_container_lab(directory: Path, project: str = PROJECT) -> Contai
     return lab
 
 
-async def stop_container_lab(directory: Path) -> bool:
-    """Remove the lab's containers, networks and volumes; its directory and the images stay. False where nothing was left."""
-    return await remove_project(load_container_lab(directory).project)
+async def _build(lab: ContainerLab) -> None:
+    """Build all images side by side: an engine without BuildKit builds those of one call one after the other."""
+    try:
+        async with asyncio.TaskGroup() as building:
+            for service in IMAGES:
+                building.create_task(compose(lab, "build", "--quiet", service, seconds=BUILD_SECONDS))
+    except* LabError as failures:
+        raise failures.exceptions[0] from None
+
+
+async def _refuse_others(directory: Path, project: str) -> None:
+    """LabError where the project belongs to a lab in another directory that is still there."""
+    other = await owner(project)
+    if other is not None and other != directory.absolute() and other.exists():
+        raise LabError(f"project: {project!r} is the lab in {other}; end that one, or give another name with --project")
+
+
+async def stop_container_lab(directory: Path, project: str = PROJECT) -> bool:
+    """Remove the lab's containers, networks and volumes; its directory and the images stay. False where nothing was left.
+
+    `project` counts where the directory does not tell. LabError where it is the lab of another directory.
+    """
+    with contextlib.suppress(LabError):
+        project = load_container_lab(directory).project
+    await _refuse_others(directory, project)
+    return await remove_project(project)
 
 
 @contextlib.asynccontextmanager
@@ -91,6 +114,14 @@ async def _problem(client: httpx.AsyncClient, page: str) -> str:
     return "" if response.is_success else f"{page}: {response.status_code} {response.text[:200]}"
 
 
+async def start_prefect(lab: ContainerLab) -> None:
+    """Start what keeps the lab healthy, as containers too: Prefect's server, the worker and every deployment. LabError as above."""
+    with doing("build evenkeel's image"):
+        await compose(lab, "build", "--quiet", "prefect-server", seconds=BUILD_SECONDS, profiles=("prefect",))
+    with doing("start Prefect's server and the worker, save the inventory, apply the deployments"):
+        await compose(lab, "up", "--detach", *PREFECT_SERVICES, seconds=PREFECT_SECONDS, profiles=("prefect",))
+
+
 async def register(lab: ContainerLab) -> None:
     """Save the lab's inventory in the Prefect server of PREFECT_API_URL; LabError shows why that fails."""
     command = ("-m", "blocks.register", str(lab.inventory_path), "--env-file", str(lab.environment_path))
@@ -110,14 +141,17 @@ async def register(lab: ContainerLab) -> None:
         raise LabError(f"registering the inventory failed:\n{output.decode(errors='replace')[-1500:]}")
 
 
-async def _up(directory: Path, project: str) -> int:
+async def _up(directory: Path, project: str, *, with_prefect: bool) -> int:
     began = time.monotonic()
     lab = await start_container_lab(directory, project)
     console.print(f"[bold]healthy after {time.monotonic() - began:.1f} s[/bold]")
-    await _show(lab)
-    if os.environ.get("PREFECT_API_URL"):
+    if with_prefect:
+        await start_prefect(lab)
+        console.print(f"[bold]The Prefect UI: {lab.prefect.url}[/bold]")
+    elif os.environ.get("PREFECT_API_URL"):
         with doing("register the inventory"):
             await register(lab)
+    await _show(lab)
     return 0
 
 
@@ -134,9 +168,9 @@ async def _show(lab: ContainerLab) -> None:
 async def _run(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "up":
-            return await _up(arguments.directory, arguments.project)
+            return await _up(arguments.directory, arguments.project, with_prefect=arguments.with_prefect)
         case "down":
-            console.print("removed" if await stop_container_lab(arguments.directory) else "nothing was left of it")
+            console.print("removed" if await stop_container_lab(arguments.directory, arguments.project) else "nothing was left of it")
         case _:
             await _show(load_container_lab(arguments.directory))
     return 0
@@ -149,9 +183,12 @@ def main() -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="build and start it, wait until it is healthy, register it where PREFECT_API_URL is set")
-    up.add_argument("--project", default=PROJECT, help="name of the compose project; another one for a second lab")
+    with_prefect = "Prefect's server and worker in containers as well; the worker gets the engine's socket"
+    up.add_argument("--with-prefect", action="store_true", help=with_prefect)
     down = commands.add_parser("down", help="remove its containers, networks and volumes")
     status = commands.add_parser("status", help="show the state of each container")
+    for command in (up, down):
+        command.add_argument("--project", default=PROJECT, help="name of the compose project; another one for a second lab")
     for command in (up, down, status):
         command.add_argument("--directory", type=Path, required=True, help="where the lab keeps its configuration and logins")
     return run_until_done(_run(parser.parse_args()))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import docker
@@ -13,6 +14,7 @@ from compose.engine import connect
 
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
+DIRECTORY_LABEL = "evenkeel.directory"
 
 T = TypeVar("T")
 
@@ -20,6 +22,17 @@ T = TypeVar("T")
 async def running_containers(project: str) -> list[str]:
     """Names of the project's containers that run."""
     return await _with_engine(lambda client: [container.name for container in client.containers.list(filters=_of(project))])
+
+
+async def owner(project: str) -> Path | None:
+    """The directory of the lab that the project's containers or volumes belong to; None where there are none."""
+
+    def look(client: docker.DockerClient) -> Path | None:
+        labels = [container.labels for container in client.containers.list(all=True, filters=_of(project))]
+        labels += [volume.attrs["Labels"] for volume in client.volumes.list(filters=_of(project))]
+        return next((Path(found[DIRECTORY_LABEL]) for found in labels if DIRECTORY_LABEL in found), None)
+
+    return await _with_engine(look)
 
 
 async def states(project: str) -> list[dict[str, str]]:
@@ -41,12 +54,9 @@ async def states(project: str) -> list[dict[str, str]]:
 
 
 async def volume_path(project: str, volume: str) -> str:
-    """Where the engine keeps a volume, on the machine that it runs on; LabError when there is none."""
-
-    def look(client: docker.DockerClient) -> str:
-        return str(client.volumes.get(f"{project}_{volume}").attrs["Mountpoint"])
-
-    return await _with_engine(look)
+    """Where the engine keeps, or will keep, a volume of the project, on the machine that it runs on."""
+    root = await _with_engine(lambda client: str(client.info()["DockerRootDir"]))
+    return f"{root}/volumes/{project}_{volume}/_data"
 
 
 async def remove_project(project: str) -> bool:

@@ -13,7 +13,7 @@ from rich.table import Table
 from compose.cli import run_until_done
 from compose.description import LabError
 from compose.progress import console, doing, say
-from compose.stack import Stack, stack
+from compose.stack import LAB_KINDS, LabKind, Stack, stack
 
 SCENARIOS = ("redis_memory_pressure", "postgres_connection_overload", "nginx_connection_overload")
 REPORT = Path("build/demo.json")
@@ -48,10 +48,10 @@ async def try_scenario(running: Stack, name: str, *, inventory: str = "lab", sus
     return row
 
 
-async def demo(directory: Path) -> int:
+async def demo(directory: Path, lab_kind: LabKind) -> int:
     """Run all scenarios, print the table, write the report; 0 if every one of them passed."""
     rows: list[dict[str, Any]] = []
-    async with stack(directory) as running:
+    async with stack(directory, lab_kind=lab_kind) as running:
         say(f"everything can be looked at while it runs: {running.plane.ui_url}")
         for name in SCENARIOS:
             with doing(name):
@@ -92,7 +92,9 @@ def main() -> int:
     """Entry point of `python -m compose.demo`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", type=Path, default=Path(".evenkeel"), help="where lab, server and records are kept")
-    return run_until_done(demo(parser.parse_args().directory))
+    parser.add_argument("--lab", choices=LAB_KINDS, default=LAB_KINDS[0], help="what runs the lab's servers")
+    arguments = parser.parse_args()
+    return run_until_done(demo(arguments.directory, arguments.lab))
 
 
 if __name__ == "__main__":

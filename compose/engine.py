@@ -8,6 +8,7 @@ import argparse
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -27,11 +28,17 @@ BASE_IMAGE = "debian:bookworm-slim"
 SUITE = "bookworm"
 EXTRA_AUTHORITIES = Path("/usr/local/share/ca-certificates")
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
+DIRECTORY = Path("/var/lib/evenkeel-engine")
+"""Short, because the addresses of sockets below it may have 107 characters at most."""
 ANSWER_SECONDS = 20.0
 PULL_SECONDS = 120.0
 INSTALL_SECONDS = 300.0
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
+
+
+_own_children: dict[Path, subprocess.Popen[bytes]] = {}
+"""Engines that this very process started, each by its directory: it has to collect them when they end."""
 
 
 def engine_address() -> str:
@@ -41,11 +48,20 @@ def engine_address() -> str:
 
 def connect() -> docker.DockerClient:
     """A client of the engine that runs; LabError says what to do where none answers."""
+    return _connect(engine_address())
+
+
+def _connect(address: str) -> docker.DockerClient:
     try:
-        return docker.DockerClient(base_url=engine_address(), timeout=ANSWER_SECONDS)
-    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        if address.startswith("unix://"):
+            # Docker's client leaves its sockets open where nothing answers.
+            with socket.socket(socket.AF_UNIX) as knock:
+                knock.settimeout(ANSWER_SECONDS)
+                knock.connect(address.removeprefix("unix://"))
+        return docker.DockerClient(base_url=address, timeout=ANSWER_SECONDS)
+    except (OSError, docker.errors.DockerException, requests.exceptions.RequestException) as error:
         remedy = "start Docker, join the group `docker`, or as root: python -m compose.engine up"
-        raise LabError(f"no container engine answers at {engine_address()}; {remedy}") from error
+        raise LabError(f"no container engine answers at {address}; {remedy}") from error
 
 
 def is_running() -> bool:
@@ -90,13 +106,15 @@ def _start(directory: Path, options: Sequence[str]) -> None:
     ]
     with log.open("ab") as output:
         daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+    _own_children[directory] = daemon
     identity = identify(daemon.pid)
     if identity is not None:
-        _record(directory).write_text(f"{identity.pid} {identity.start_ticks}\n", encoding="ascii")
+        _record(directory).write_text(f"{identity.pid} {identity.start_ticks} {engine_address()}\n", encoding="utf-8")
     deadline = time.monotonic() + START_SECONDS
     while not is_running():
         if daemon.poll() is not None or time.monotonic() > deadline:
             daemon.kill()
+            _clear(directory)
             raise LabError(f"dockerd did not start; its log ends with:\n{log.read_text(errors='replace')[-1500:]}")
         time.sleep(0.1)
 
@@ -107,11 +125,11 @@ def stop_engine(directory: Path) -> bool:
     record = _record(directory)
     if not record.exists():
         return False
-    pid, start_ticks = map(int, record.read_text(encoding="ascii").split())
-    daemon = Identity(pid, start_ticks)
+    pid, start_ticks, address = record.read_text(encoding="utf-8").split()
+    daemon = Identity(int(pid), int(start_ticks))
     if is_alive(daemon):
         family = descendants(daemon) | {daemon}
-        _remove_containers()
+        _remove_containers(address)
         send(daemon, signal.SIGTERM)
         deadline = time.monotonic() + STOP_SECONDS
         while is_alive(daemon) and time.monotonic() < deadline:
@@ -119,15 +137,27 @@ def stop_engine(directory: Path) -> bool:
         for member in family:
             if is_alive(member):
                 send(member, signal.SIGKILL)
-    shutil.rmtree(directory / "data", ignore_errors=True)
-    shutil.rmtree(directory / "run", ignore_errors=True)
-    record.unlink()
+    _clear(directory)
     return True
 
 
-def _remove_containers() -> None:
+def _clear(directory: Path) -> None:
+    """Remove an ended engine's data. One that was killed leaves mounts behind, those within others last."""
+    if directory in _own_children:
+        _own_children.pop(directory).wait(STOP_SECONDS)
+    mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()]
+    for mount in reversed(mounts):
+        if Path(mount).is_relative_to(directory):
+            _run(("umount", mount), STOP_SECONDS, dict(os.environ))
+    for part in ("data", "run"):
+        if (directory / part).exists():
+            shutil.rmtree(directory / part)
+    _record(directory).unlink(missing_ok=True)
+
+
+def _remove_containers(address: str) -> None:
     """Their shims are no children of dockerd, so they would outlive it."""
-    client = connect()
+    client = _connect(address)
     try:
         for container in client.containers.list(all=True):
             container.remove(force=True, v=True)
@@ -206,7 +236,7 @@ def main() -> int:
     """Run the command line; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m compose.engine", description="A Docker engine for the lab in containers.")
     parser.add_argument("command", choices=("up", "down"))
-    parser.add_argument("--directory", type=Path, default=Path(".evenkeel/engine"), help="data of an engine that is started here")
+    parser.add_argument("--directory", type=Path, default=DIRECTORY, help="data of an engine that is started here")
     arguments = parser.parse_args()
     try:
         if arguments.command == "up":

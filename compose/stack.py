@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -17,6 +18,9 @@ from compose.lab import running_lab
 from compose.progress import doing
 
 FIRST_SWEEP_SECONDS = 60.0
+
+LabKind = Literal["processes", "containers"]
+LAB_KINDS: tuple[LabKind, ...] = get_args(LabKind)
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,12 @@ class Stack:
 
 
 @asynccontextmanager
-async def stack(directory: Path, port: int | None = None) -> AsyncIterator[Stack]:
-    """Bring everything up, and everything down on the way out, however that comes about."""
-    async with _servers(directory, port) as (lab, prefect_database, plane):
+async def stack(directory: Path, port: int | None = None, lab_kind: LabKind = "processes") -> AsyncIterator[Stack]:
+    """Bring everything up, and everything down on the way out, however that comes about.
+
+    A lab of containers that ran already goes on afterwards.
+    """
+    async with _servers(directory, port, lab_kind) as (lab, prefect_database, plane):
         with doing("register the inventory and apply the deployments"):
             await plane.run("-m", "blocks.register", str(lab.inventory_path), "--env-file", str(lab.environment_path))
             await plane.deploy()
@@ -49,13 +56,24 @@ async def stack(directory: Path, port: int | None = None) -> AsyncIterator[Stack
         yield running
 
 
+def _lab(directory: Path, kind: LabKind) -> AbstractAsyncContextManager[LabDescription]:
+    if kind == "processes":
+        return running_lab(directory / "lab")
+    # Needed here alone, and not quick to import.
+    from compose.container_lab import running_container_lab
+
+    return running_container_lab(directory / "lab-containers")
+
+
 @asynccontextmanager
-async def _servers(directory: Path, port: int | None) -> AsyncIterator[tuple[LabDescription, LabDescription, ControlPlane]]:
+async def _servers(
+    directory: Path, port: int | None, lab_kind: LabKind
+) -> AsyncIterator[tuple[LabDescription, LabDescription, ControlPlane]]:
     """The lab, and the Prefect server on a PostgreSQL of its own, started side by side."""
     async with AsyncExitStack() as cleanup:
-        with doing("start the lab: PostgreSQL, Valkey, Nginx, the shop and its traffic"):
+        with doing(f"start the lab of {lab_kind}: PostgreSQL, Redis, Nginx, the shop and its traffic"):
             async with asyncio.TaskGroup() as starting:
-                lab = starting.create_task(cleanup.enter_async_context(running_lab(directory / "lab")))
+                lab = starting.create_task(cleanup.enter_async_context(_lab(directory, lab_kind)))
                 own = starting.create_task(cleanup.enter_async_context(running_lab(directory / "prefect-database", ["database"])))
         with doing("start Prefect's server"):
             plane = ControlPlane(directory, port or free_ports(1)[0], prefect_database_url(own.result()))

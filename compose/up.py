@@ -7,12 +7,12 @@ from pathlib import Path
 
 from compose.cli import run_until_done
 from compose.progress import console
-from compose.stack import stack
+from compose.stack import LAB_KINDS, LabKind, stack
 
 
-async def up(directory: Path, port: int) -> int:
+async def up(directory: Path, port: int, lab_kind: LabKind) -> int:
     """Keep everything running and say where it can be looked at."""
-    async with stack(directory, port) as running:
+    async with stack(directory, port, lab_kind) as running:
         address = running.plane.ui_url
         console.print(
             f"\n[bold]The Prefect UI: {address}[/bold]\n"
@@ -32,8 +32,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", type=Path, default=Path(".evenkeel"), help="where lab, server and records are kept")
     parser.add_argument("--port", type=int, default=4200, help="port of the Prefect server")
+    parser.add_argument("--lab", choices=LAB_KINDS, default=LAB_KINDS[0], help="what runs the lab's servers")
     arguments = parser.parse_args()
-    return run_until_done(up(arguments.directory, arguments.port))
+    return run_until_done(up(arguments.directory, arguments.port, arguments.lab))
 
 
 if __name__ == "__main__":
