@@ -58,7 +58,14 @@ def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
     return (_down(values),)
 
 
-@probe(service=Kind.CONTAINER, title="Container", judge=judge, headline="memory_percent", timeout_seconds=5)
+@probe(
+    service=Kind.CONTAINER,
+    title="Container",
+    judge=judge,
+    headline="memory_percent",
+    timeout_seconds=5,
+    trends={"memory_percent": "memory_high"},
+)
 async def measure(client: ContainerClient, resource: Resource) -> Reading:
     """Measure a container: what the watch of its engine has in memory, after one question that shows that the engine answers.
 

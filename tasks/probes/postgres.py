@@ -36,6 +36,7 @@ def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
     judge=judge,
     headline="connections_percent",
     timeout_seconds=3,
+    trends={"connections_percent": "connections_high"},
 )
 async def measure(client: PostgresClient, resource: Resource) -> Reading:
     """Connections in use, long, idle-in-transaction and blocked sessions, and a SELECT as the application.

@@ -48,7 +48,14 @@ def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
     return tuple(finding for finding in found if finding is not None)
 
 
-@probe(service=Kind.REDIS, title="Redis", judge=judge, headline="memory_percent", timeout_seconds=2)
+@probe(
+    service=Kind.REDIS,
+    title="Redis",
+    judge=judge,
+    headline="memory_percent",
+    timeout_seconds=2,
+    trends={"memory_percent": "memory_high", "clients_percent": "clients_high"},
+)
 async def measure(client: RedisClient, resource: Resource) -> Reading:
     """Measure Redis: INFO, and a write of 20 KB that is removed again, in one round trip.
 
