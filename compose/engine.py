@@ -73,10 +73,10 @@ def is_running() -> bool:
     return True
 
 
-def ensure_engine(directory: Path, options: Sequence[str] = ()) -> bool:
+def ensure_engine(directory: Path, command: Sequence[str] = ("dockerd",)) -> bool:
     """Have an engine: True where it was started here, and `stop_engine` ends it. LabError where it can neither be had nor started.
 
-    `options` are further ones of dockerd, for an engine that stands beside another.
+    `command` is how dockerd is called, for an engine that stands beside another.
     """
     if is_running():
         return False
@@ -89,23 +89,22 @@ def ensure_engine(directory: Path, options: Sequence[str] = ()) -> bool:
         # The package's own service was started by its installation.
         return False
     with doing("start dockerd"):
-        _start(directory.absolute(), options)
+        _start(directory.absolute(), command)
     return True
 
 
-def _start(directory: Path, options: Sequence[str]) -> None:
+def _start(directory: Path, command: Sequence[str]) -> None:
     directory.mkdir(mode=0o711, parents=True, exist_ok=True)
     log = directory / "dockerd.log"
-    command = [
-        "dockerd",
+    arguments = (
+        *command,
         f"--host={engine_address()}",
         f"--data-root={directory / 'data'}",
         f"--exec-root={directory / 'run'}",
         f"--pidfile={directory / 'dockerd.pid'}",
-        *options,
-    ]
+    )
     with log.open("ab") as output:
-        daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        daemon = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
     _own_children[directory] = daemon
     identity = identify(daemon.pid)
     if identity is not None:

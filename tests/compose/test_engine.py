@@ -11,11 +11,8 @@ import pytest
 from compose import engine
 from compose.description import LabError
 
-# Without a bridge and without rules of a firewall it can't disturb the other one's networks.
-ASIDE = (
-    *("--bridge=none", "--iptables=false", "--ip6tables=false"),
-    *("--containerd-namespace=aside", "--containerd-plugins-namespace=aside-plugins"),
-)
+# In a network of its own: dockerd makes, and removes, the bridge and the firewall's rules of every other one.
+ASIDE = ("unshare", "--net", "dockerd", "--containerd-namespace=aside", "--containerd-plugins-namespace=aside-plugins")
 
 ProcessesOf = Callable[[Path], list[psutil.Process]]
 
@@ -48,7 +45,7 @@ def test_an_engine_is_started_used_and_ended(tmp_path: Path, monkeypatch: pytest
         assert processes_of(directory) == []
         assert [path.name for path in directory.iterdir()] == ["dockerd.log"]
         with pytest.raises(LabError, match="dockerd did not start; its log ends with"):
-            engine.ensure_engine(directory, ("--no-such-option",))
+            engine.ensure_engine(directory, ("dockerd", "--no-such-option"))
     finally:
         engine.stop_engine(directory)
         shutil.rmtree(directory)
