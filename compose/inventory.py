@@ -50,6 +50,8 @@ def inventory(lab: LabDescription) -> dict[str, Any]:
             "address": f"{database.host}:{database.port}/{database.dbname}",
             "role": "store",
             "config_path": str(database_settings_path(lab)),
+            # A scenario does not wait for what is patience elsewhere.
+            "thresholds": {"idle_in_transaction_seconds": 4, "blocked_seconds": 3, "query_seconds": 5, "retained_wal_mib": 48},
             "limits": {"connections": 200},
             "baseline": [{"tool": "postgres_scale_connections", "args": {"connections": 100}}],
             "logins": {

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, overload
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -153,11 +153,11 @@ def open_client(resource: Resource, logins: dict[str, Login]) -> Client:
         case Kind.REDIS:
             return RedisClient(_redis(resource, logins.get("monitor")), resource, runtime)
         case Kind.POSTGRES:
-            application = logins.get("application")
             return PostgresClient(
                 resource=resource,
                 monitor=_postgres_login(logins["monitor"]),
-                application=None if application is None else _postgres_login(application),
+                application=_postgres_login(logins.get("application")),
+                maintenance=_postgres_login(logins.get("maintenance")),
                 runtime=runtime,
             )
         case Kind.NGINX:
@@ -179,8 +179,12 @@ def _secret(value: SecretStr | None) -> str | None:
     return None if value is None else value.get_secret_value()
 
 
-def _postgres_login(login: Login) -> PostgresLogin:
-    return PostgresLogin(login.username, login.password.get_secret_value())
+@overload
+def _postgres_login(login: Login) -> PostgresLogin: ...
+@overload
+def _postgres_login(login: None) -> None: ...
+def _postgres_login(login: Login | None) -> PostgresLogin | None:
+    return None if login is None else PostgresLogin(login.username, login.password.get_secret_value())
 
 
 def _http() -> httpx.AsyncClient:

@@ -51,6 +51,9 @@ SESSIONS = {
     "median_seconds": 8.0,
     "youngest_seconds": 7.0,
 }
+LONG_QUERY = {"pid": 4711, "application_name": "reports", "user": "shop", "seconds": 7200.0, "query": "SELECT ?"}
+DEAD_ROWS = {"schema": "public", "name": "shop", "dead_rows": 90_000, "live_rows": 10_000, "dead_percent": 90.0}
+LOST = {"privilege": "USAGE", "kind": "schema", "schema": "public", "name": None}
 BLOCKER = {"pid": 4711, "application_name": "reports", "user": "shop", "state": "idle in transaction", "seconds": 30.0}
 NGINX = {
     "answers": "yes",
@@ -94,7 +97,20 @@ READINGS: dict[str, tuple[str, dict[str, Any]]] = {
             "oldest_idle_in_transaction_user": "shop",
         },
     ),
+    "db: long_query": ("shop-db", POSTGRES | {"longest_query": LONG_QUERY}),
+    "db: read_only": ("shop-db", POSTGRES | {"read_only": True, "in_recovery": False, "read_only_source": "configuration file"}),
+    "db: read_only for one role": ("shop-db", POSTGRES | {"read_only": True, "in_recovery": False, "read_only_source": "user"}),
+    "db: privilege_missing": ("shop-db", POSTGRES | {"privileges_missing": [LOST]}),
+    "db: dead_rows": ("shop-db", POSTGRES | {"bloated_table": DEAD_ROWS | {"autovacuum": "off for the table"}}),
+    "db: dead_rows everywhere": ("shop-db", POSTGRES | {"bloated_table": DEAD_ROWS | {"autovacuum": "off for the server"}}),
+    "db: wal_retained": ("shop-db", POSTGRES | {"idle_slot": {"name": "standby", "type": "physical", "retained_mib": 9000}}),
+    "db: pages_damaged": ("shop-db", POSTGRES | {"damaged_pages": 1}),
+    "db: table_scans": (
+        "shop-db",
+        POSTGRES | {"scanned_table": {"schema": "public", "name": "shop", "rows": 80_000, "scans_per_second": 40.0}},
+    ),
     "db: down": ("shop-db", {"answers": "refused", "runtime_state": "stopped"}),
+    "db: down by a setting": ("shop-db", {"answers": "refused", "runtime_state": "exited", "refused_setting": "wal_buffers"}),
     "db: unresponsive": ("shop-db", {"answers": "timeout"}),
     "db: starting": ("shop-db", {"answers": "starting"}),
     "db: application_refused": ("shop-db", POSTGRES | {"select_ok": False, "select_reason": "login"}),

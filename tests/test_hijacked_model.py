@@ -47,8 +47,24 @@ SURVIVORS: dict[str, set[str]] = {
     # Nobody holds half of the connections, so whose sessions are ended is a person's decision. max_connections goes up only.
     "db: connections_high by many": {SCALE},
     "db: connections_exhausted": {KILL, END_IDLE},
-    "db: lock_wait": {KILL, END_IDLE},
+    "db: lock_wait": {KILL, END_IDLE, "postgres_terminate_blocker"},
     "db: idle_in_transaction": {END_IDLE},
+    # The one statement that was measured; its session stays.
+    "db: long_query": {"postgres_cancel_query"},
+    # The one setting that was measured to be the trouble goes back to what the server's other files say.
+    "db: read_only": {"postgres_reset_setting"},
+    "db: read_only for one role": set(),
+    # The one privilege that an owner was measured to have lost.
+    "db: privilege_missing": {"postgres_grant"},
+    # Autovacuum comes on again only for the table, or the server, where it was measured to be off.
+    "db: dead_rows": {"postgres_vacuum"},
+    "db: dead_rows everywhere": {"postgres_vacuum", "postgres_reset_setting"},
+    # A slot may have a standby that comes back, an index has its cost: both ask a person.
+    "db: wal_retained": set(),
+    "db: table_scans": set(),
+    "db: pages_damaged": set(),
+    # No start can succeed before the setting that the log names is out of the file; nothing else is taken out of it.
+    "db: down by a setting": {"postgres_revert_setting"},
     "db: down": {"postgres_restart"},
     "db: unresponsive": {"postgres_restart"},
     "db: starting": set(),

@@ -17,12 +17,13 @@ from psycopg.sql import SQL, Composed
 from pydantic import JsonValue
 
 from blocks.schema import Resource
+from tasks.clients.postgres_activity import APPLICATION_NAME
+from tasks.clients.postgres_scans import ScanHistory
 from tasks.clients.postgres_silence import NoAnswer, Reason, reason_of
 from tasks.clients.runtime import Runtime
 from tasks.clients.sharing import Shared
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 
-APPLICATION_NAME = "evenkeel"
 ANSWER_SECONDS = 1.0
 QUEUE_SECONDS = 2.0
 CUT_SECONDS = 1.0
@@ -59,10 +60,13 @@ class PostgresClient:
     monitor: Login
     application: Login | None = None
     runtime: Runtime | None = None
+    maintenance: Login | None = None
     _kept: AsyncConnection[Row] | None = field(default=None, init=False, repr=False)
     _turns: asyncio.Lock = field(default_factory=asyncio.Lock, init=False, repr=False)
     measured: Shared[dict[str, JsonValue]] = field(default_factory=Shared, init=False, repr=False)
     """The readings of the server, for all resources that share this client: measuring must not use up its connections."""
+    scans: ScanHistory = field(default_factory=ScanHistory, init=False, repr=False)
+    """Earlier counts of scans, from which the probe tells their rate."""
 
     async def ask(self, query: Query, params: Params | None = None, *, seconds: float = ANSWER_SECONDS) -> list[Row]:
         """Rows of a statement that changes nothing, within `seconds` once it is its turn.
@@ -114,23 +118,27 @@ class PostgresClient:
             raise Unreachable(f"{self.resource.address}: the monitoring connection is busy") from error
 
     async def change_apart(self, query: Query, *, seconds: float, lock_seconds: float) -> list[Row]:
-        """As `change`, on a connection of its own: for work that would hold up the measuring."""
+        """As `change`, on a connection of its own and as the maintenance login, if there is one: for long work, and an owner's."""
         options = f"-c statement_timeout={int(seconds * 1000)} -c lock_timeout={int(lock_seconds * 1000)}"
         try:
-            connection = await self._open(self.monitor, dict_row, ANSWER_SECONDS, options)
+            connection = await self._open(self.maintenance or self.monitor, dict_row, ANSWER_SECONDS, options)
         except NoAnswer as error:
             raise error.as_tool_error() from None
         try:
             return await self._sent(connection, query, None, seconds + ANSWER_SECONDS)
+        except ToolFailed as error:
+            if self.maintenance is not None:
+                raise
+            raise ToolFailed(f"{error}; where an owner is needed, add `logins.maintenance`, a member of the owner") from error
         finally:
             await connection.close()
 
-    async def select_as_application(self, seconds: float) -> float:
-        """Seconds that a fresh connection as the application and a SELECT took: what its users feel. Raises NoAnswer."""
+    async def select_as_application(self, query: Query, seconds: float) -> tuple[Row, float]:
+        """The first row, and the seconds that a fresh connection as the application took for it: what its users feel. Raises NoAnswer."""
         started = _now()
         connection = await self._open(self._application(), dict_row, seconds)
         try:
-            await _rows(connection, "SELECT 1", None, started + seconds - _now())
+            row = (await _rows(connection, query, None, started + seconds - _now()))[0]
         except TimeoutError:
             raise NoAnswer(Reason.TIMEOUT, f"{self.resource.address}: no answer to a SELECT within {seconds:g} s") from None
         except psycopg.Error as error:
@@ -138,7 +146,7 @@ class PostgresClient:
             raise NoAnswer(reason, f"{self.resource.address}: {_words(error)}") from error
         finally:
             await connection.close()
-        return _now() - started
+        return row, _now() - started
 
     async def connect_as_application(self, *, statement_seconds: float = 10) -> AsyncConnection[tuple[Any, ...]]:
         """A fresh connection in autocommit mode, for the caller to close. Raises Unreachable or ToolFailed."""

@@ -4,8 +4,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Literal
 from pydantic import JsonValue
+
+from tasks.clients.postgres_upkeep import UPKEEP
+
+APPLICATION_NAME = "evenkeel"
+"""What this project's own sessions are called."""
 
 # A statement's text without its literals, which may hold anybody's data; equal statements then count as one.
 FINGERPRINT = SQL(
@@ -48,10 +53,15 @@ WITH RECURSIVE sessions AS MATERIALIZED (
 ), blocker AS (
     SELECT others.* FROM chain JOIN others USING (pid) WHERE pid NOT IN (SELECT pid FROM waiting) ORDER BY depth LIMIT 1
 ), idle_transaction AS (
-    SELECT * FROM others WHERE state = 'idle in transaction' ORDER BY seconds DESC LIMIT 1
+    SELECT * FROM others WHERE state = 'idle in transaction' AND application_name <> ALL({backups}) ORDER BY seconds DESC LIMIT 1
+), longest_query AS (
+    -- One that waits for a lock is no runaway; repairs by the monitor's own kind have a deadline of their own.
+    SELECT pid, application_name, "user", seconds, query FROM others
+    WHERE state = 'active' AND NOT blocked AND application_name <> ALL({backups}) AND application_name <> {own}
+    ORDER BY seconds DESC LIMIT 1
 ), longest AS (
     SELECT * FROM others WHERE state <> 'idle' ORDER BY seconds DESC LIMIT 5
-)""").format(state=STATE, seconds=AGE_SECONDS, query=FINGERPRINT)
+)""").format(state=STATE, seconds=AGE_SECONDS, query=FINGERPRINT, backups=Literal(list(BACKUPS)), own=Literal(APPLICATION_NAME))
 
 _VALUES = SQL("""
     current_setting('max_connections')::int AS connections_max,
@@ -59,6 +69,7 @@ _VALUES = SQL("""
         AS connections_reserved,
     (SELECT count(*) FROM sessions) AS connections_used,
     (SELECT max(seconds) FROM others WHERE state = 'active') AS longest_query_seconds,
+    (SELECT to_jsonb(longest_query) FROM longest_query) AS longest_query,
     (SELECT count(*) FROM others WHERE state = 'idle in transaction') AS idle_in_transaction_count,
     (SELECT seconds FROM idle_transaction) AS oldest_idle_in_transaction_seconds,
     (SELECT application_name FROM idle_transaction) AS oldest_idle_in_transaction_application,
@@ -67,7 +78,7 @@ _VALUES = SQL("""
     (SELECT max(seconds) FROM waiting) AS longest_blocked_seconds,
     (SELECT to_jsonb(blocker) FROM blocker) AS blocker,
     (SELECT coalesce(jsonb_agg(to_jsonb(groups)), '[]') FROM groups) AS top_sessions,
-    pg_postmaster_start_time() AS started_at, clock_timestamp() AS measured_at""")
+    {upkeep}, pg_postmaster_start_time() AS started_at, clock_timestamp() AS measured_at""").format(upkeep=UPKEEP)
 
 ACTIVITY = SQL("{} SELECT {}").format(_SESSIONS, _VALUES)
 """One row: what the probe reads, see `tasks.probes.postgres`."""

@@ -1,7 +1,7 @@
 """What is done about PostgreSQL, least destructive first. Where no rule can be trusted nothing is yielded: a person decides."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,7 +10,8 @@ from pydantic import JsonValue
 from blocks.schema import Kind
 from tasks.clients.postgres_activity import BACKUPS
 from tasks.core.declare import Remedy, runbook
-from tasks.core.models import Context, Observation, Step
+from tasks.core.models import Context, Observation
+from tasks.runbooks.postgres_steps import evidence, number, step
 
 # Steps for "at least that old", so that a plan made twice from slightly different readings is the same plan.
 AGES_SECONDS = (0.1, 0.5, 1, 5, 10, 30, 60)
@@ -19,8 +20,6 @@ SETTLED_SECONDS = 1.0
 MIN_ELAPSED_SECONDS = 0.02
 GROWTH = 1.5
 IDLE_STATES = ("idle", "idle in transaction")
-
-Values = Mapping[str, JsonValue]
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Group:
 def postgres_connections(context: Context) -> Iterator[Remedy]:
     """End the statements or idle sessions that hold at least half of all connections; raise the limit where no group stands out."""
     values = context.observation.reading.values
-    most = _number(values, "connections_max")
+    most = number(values, "connections_max")
     if most is None:
         return
     group = _largest(context.observation)
@@ -74,7 +73,7 @@ def postgres_idle_in_transaction(context: Context) -> Iterator[Remedy]:
     """End that application's sessions which have been idle in a transaction for longer than the threshold, no others."""
     values = context.observation.reading.values
     application, user = (values.get(f"oldest_idle_in_transaction_{part}") for part in ("application", "user"))
-    seconds = _number(values, "oldest_idle_in_transaction_seconds")
+    seconds = number(values, "oldest_idle_in_transaction_seconds")
     threshold = context.resource.thresholds.idle_in_transaction_seconds
     if not isinstance(application, str) or not isinstance(user, str) or application in BACKUPS or seconds is None or seconds < threshold:
         return
@@ -85,7 +84,7 @@ def postgres_idle_in_transaction(context: Context) -> Iterator[Remedy]:
     yield Remedy(
         diagnosis=f"{application or 'an unnamed application'} forgot to end a transaction",
         steps=(
-            _step(
+            step(
                 context,
                 "postgres_terminate_idle",
                 why,
@@ -96,7 +95,7 @@ def postgres_idle_in_transaction(context: Context) -> Iterator[Remedy]:
             ),
         ),
         expected=f"oldest_idle_in_transaction_seconds below {threshold:g}",
-        evidence=_evidence(
+        evidence=evidence(
             values, "idle_in_transaction_count", "oldest_idle_in_transaction_seconds", "oldest_idle_in_transaction_application"
         ),
     )
@@ -104,31 +103,46 @@ def postgres_idle_in_transaction(context: Context) -> Iterator[Remedy]:
 
 @runbook(service=Kind.POSTGRES, symptoms={"down"}, title="PostgreSQL is down")
 def postgres_down(context: Context) -> Iterator[Remedy]:
-    """Start the server where the inventory names its runtime.
+    """Take out the setting with which the server's log says that it does not start; else start it where the inventory names its runtime.
 
     Not where its process runs: then it listens somewhere else than the inventory says, and only a person knows which of the two is right.
     """
     values = context.observation.reading.values
     if context.resource.runtime is None or values.get("runtime_state") == "running":
         return
+    refused = values.get("refused_setting")
+    if isinstance(refused, str):
+        yield from _without_setting(context, refused)
     state = values.get("runtime_state") or "in an unknown state"
     why = f"no connection is accepted ({values.get('answers_error')}) and the process is {state}: a start interrupts nobody"
     yield Remedy(
         diagnosis="PostgreSQL is not running",
-        steps=(_step(context, "postgres_restart", why),),
+        steps=(step(context, "postgres_restart", why),),
         expected="answers yes, select_ok true",
-        evidence=_evidence(values, "answers", "answers_error", "runtime_state"),
+        evidence=evidence(values, "answers", "answers_error", "runtime_state"),
     )
 
 
 @runbook(
     service=Kind.POSTGRES,
-    symptoms={"unresponsive", "starting", "application_refused", "slow"},
-    title="PostgreSQL hangs, recovers, refuses the application or is slow: left to a person",
+    symptoms={"unresponsive", "starting", "application_refused", "slow", "pages_damaged", "table_scans"},
+    title="PostgreSQL hangs, recovers, refuses the application, is slow or has damaged pages: left to a person",
 )
 def postgres_left_to_a_person(_context: Context) -> Iterator[Remedy]:
-    """Do nothing: a rule that restarts a store which hangs or recovers does harm, and no restart mends a login."""
+    """Do nothing: a restart harms a store that hangs or recovers and mends no login and no page, and no rule knows which index is missing."""
     yield from ()
+
+
+def _without_setting(context: Context, setting: str) -> Iterator[Remedy]:
+    """Start without one setting of postgresql.auto.conf."""
+    values = context.observation.reading.values
+    why = f"the server's log refuses {setting}, so no start can succeed with it; every other setting stays, and a start interrupts nobody"
+    yield Remedy(
+        diagnosis=f"PostgreSQL does not start with its setting {setting}",
+        steps=(step(context, "postgres_revert_setting", why, setting=setting),),
+        expected="answers yes, select_ok true",
+        evidence=evidence(values, "answers", "answers_error", "runtime_state", "refused_setting"),
+    )
 
 
 def _without(group: Group, context: Context) -> Iterator[Remedy]:
@@ -157,10 +171,10 @@ def _without(group: Group, context: Context) -> Iterator[Remedy]:
     chosen |= {"application_name": group.application_name, "user": group.user}
     yield Remedy(
         diagnosis=diagnosis,
-        steps=(_step(context, tool, why, **chosen),),
+        steps=(step(context, tool, why, **chosen),),
         expected=f"connections_percent below {context.resource.thresholds.connections_percent:g}, select_ok true",
         evidence=(
-            *_evidence(values, "connections_used", "connections_max", "connections_percent", "select_ok", "select_error"),
+            *evidence(values, "connections_used", "connections_max", "connections_percent", "select_ok", "select_error"),
             f"top_sessions: {held}",
         ),
     )
@@ -173,7 +187,7 @@ def _scaled(context: Context, most: int) -> Iterator[Remedy]:
     if context.resource.runtime is None or limit is None or not isinstance(values.get("top_sessions"), list):
         return
     raised = min(math.ceil(most * GROWTH), limit)
-    used = _number(values, "connections_used")
+    used = number(values, "connections_used")
     if raised <= most or used is None or 100 * used / raised >= context.resource.thresholds.connections_percent:
         return
     why = (
@@ -182,9 +196,9 @@ def _scaled(context: Context, most: int) -> Iterator[Remedy]:
     )
     yield Remedy(
         diagnosis="the connections are too few for all who use them",
-        steps=(_step(context, "postgres_scale_connections", why, connections=raised),),
+        steps=(step(context, "postgres_scale_connections", why, connections=raised),),
         expected=f"connections_percent below {context.resource.thresholds.connections_percent:g}, connections_max {raised}",
-        evidence=_evidence(values, "connections_used", "connections_max", "connections_percent", "select_ok", "select_error"),
+        evidence=evidence(values, "connections_used", "connections_max", "connections_percent", "select_ok", "select_error"),
     )
 
 
@@ -194,35 +208,19 @@ def _without_blocker(context: Context) -> Iterator[Remedy]:
     blocker = values.get("blocker")
     if not isinstance(blocker, dict) or blocker.get("state") != "idle in transaction":
         return
-    pid, application, user, seconds = blocker.get("pid"), blocker.get("application_name"), blocker.get("user"), _number(blocker, "seconds")
-    if (
-        not isinstance(pid, int)
-        or not isinstance(application, str)
-        or not isinstance(user, str)
-        or seconds is None
-        or application in BACKUPS
-    ):
+    pid, application, seconds = blocker.get("pid"), blocker.get("application_name"), number(blocker, "seconds")
+    if not isinstance(pid, int) or pid < 1 or not isinstance(application, str) or seconds is None or application in BACKUPS:
         return
+    who = f"{application or 'an unnamed application'} ({blocker.get('user')})"
     why = (
-        f"backend {pid} of {application or 'an unnamed application'} ({user}) has been idle in its transaction for {seconds:.1f} s and "
+        f"backend {pid} of {who} has been idle in its transaction for {seconds:.1f} s and "
         f"holds the lock that {values.get('blocked_count')} session(s) wait for; only its own uncommitted work is rolled back"
     )
     yield Remedy(
         diagnosis=f"{application or 'an unnamed application'} holds a lock and does nothing",
-        steps=(
-            _step(
-                context,
-                "postgres_terminate_idle",
-                why,
-                application_name=application,
-                user=user,
-                pid=pid,
-                states=["idle in transaction"],
-                min_idle_seconds=_age_below(seconds),
-            ),
-        ),
+        steps=(step(context, "postgres_terminate_blocker", why, pid=pid, application_name=application),),
         expected=f"longest_blocked_seconds below {context.resource.thresholds.blocked_seconds:g} or none",
-        evidence=_evidence(values, "blocked_count", "longest_blocked_seconds", "blocker"),
+        evidence=evidence(values, "blocked_count", "longest_blocked_seconds", "blocker"),
     )
 
 
@@ -237,7 +235,7 @@ def _group(item: JsonValue) -> Group | None:
     if not isinstance(item, dict):
         return None
     application, user, state, query = (item.get(name) for name in ("application_name", "user", "state", "query"))
-    count, blocked, youngest, median = (_number(item, name) for name in ("count", "blocked", "youngest_seconds", "median_seconds"))
+    count, blocked, youngest, median = (number(item, name) for name in ("count", "blocked", "youngest_seconds", "median_seconds"))
     if not (isinstance(application, str) and isinstance(user, str) and isinstance(state, str) and isinstance(query, str)):
         return None
     if count is None or blocked is None or youngest is None or median is None:
@@ -270,16 +268,3 @@ def _measured_at(observation: Observation) -> datetime | None:
 def _age_below(seconds: float) -> float:
     """The greatest of the steps that is not above; the smallest at least."""
     return max((age for age in AGES_SECONDS if age <= seconds), default=AGES_SECONDS[0])
-
-
-def _step(context: Context, tool: str, why: str, **args: JsonValue) -> Step:
-    return Step(tool=tool, target=context.resource.name, args=args, why=why)
-
-
-def _number(values: Values, name: str) -> float | None:
-    value = values.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
-
-
-def _evidence(values: Values, *names: str) -> tuple[str, ...]:
-    return tuple(f"{name} is {values[name]}" for name in names if values.get(name) is not None)

@@ -15,7 +15,7 @@ from psycopg.sql import SQL
 from blocks.schema import Kind, ProcessRuntime, Resource
 from compose.description import LabDescription
 from tasks.clients.postgres import Login, PostgresClient
-from tasks.clients.runtime import SupervisedProcess
+from tasks.clients.runtime import SupervisedProcess, open_runtime
 
 DEADLINE_SECONDS = 10.0
 OPENING_AT_ONCE = 16
@@ -69,12 +69,12 @@ class DatabaseUnderTest:
             "runtime": ProcessRuntime(control=str(self.lab.control), service="database"),
         }
         resource = Resource(**{**given, **fields})
-        runtime = resource.runtime
         client = PostgresClient(
             resource=resource,
             monitor=monitor or self.login("monitor"),
             application=application or self.login("application"),
-            runtime=None if runtime is None else SupervisedProcess(runtime.control, runtime.service),
+            maintenance=self.login("maintenance"),
+            runtime=open_runtime(resource.runtime),
         )
         self._clients.append(client)
         return client
@@ -150,6 +150,12 @@ class DatabaseUnderTest:
         async with await self.observer() as observer:
             row = await (await observer.execute(query, params)).fetchone()
             return None if row is None else row[0]
+
+    async def admin(self, *statements: LiteralString) -> None:
+        """Execute statements as the superuser."""
+        async with await AsyncConnection.connect(self.lab.database.conninfo("admin"), autocommit=True) as connection:
+            for statement in statements:
+                await connection.execute(statement)
 
     async def observer(self) -> Connection:
         return await AsyncConnection.connect(self.lab.database.conninfo("monitor"), autocommit=True, application_name="observer")

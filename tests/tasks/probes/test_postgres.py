@@ -14,7 +14,8 @@ from tasks.clients.postgres import Login, PostgresClient
 from tasks.clients.postgres_silence import Reason, reason_of
 from tasks.core.errors import ProbeBroken
 from tasks.core.models import Finding, Health, Reading
-from tasks.probes.postgres import judge, measure
+from tasks.probes.postgres import measure
+from tasks.probes.postgres_judgement import judge
 from tests.tasks.database_under_test import DatabaseUnderTest, database_under_test, wait_until
 
 

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from blocks.schema import Kind, Resource, Thresholds
 from tasks.core.models import Finding, Health, Reading
-from tasks.probes.postgres import judge
+from tasks.probes.postgres_judgement import judge
 
 NAMES = (
     "answers", "answers_error", "monitor_refused", "connections_used", "connections_max", "connections_reserved", "connections_percent",
     "select_ok", "select_seconds", "select_reason", "select_error", "oldest_idle_in_transaction_seconds", "longest_blocked_seconds",
-    "oldest_idle_in_transaction_application", "blocked_count",
+    "oldest_idle_in_transaction_application", "blocked_count", "read_only", "in_recovery", "privileges_missing", "damaged_pages",
+    "longest_query", "scanned_table", "bloated_table", "idle_slot",
 )  # fmt: skip
 WORDS = st.sampled_from(["yes", "refused", "timeout", "starting", "full", "login", "failed", ""])
 NUMBERS = st.floats(min_value=0, max_value=1e6)
@@ -90,3 +91,24 @@ def test_what_the_application_meets(values: dict[str, Any], symptom: str) -> Non
 def test_the_cause_stands_before_what_follows_from_it() -> None:
     values = {**HEALTHY, "connections_percent": 90, "longest_blocked_seconds": 20, "oldest_idle_in_transaction_seconds": 90}
     assert list(found(values)) == ["lock_wait", "idle_in_transaction", "connections_high"]
+
+
+@pytest.mark.parametrize(
+    ("values", "symptoms"),
+    [
+        ({"read_only": True, "in_recovery": False}, ["read_only"]),
+        ({"read_only": True, "in_recovery": True}, []),  # a standby
+        ({"privileges_missing": [{"privilege": "USAGE", "kind": "schema", "schema": "public", "name": None}]}, ["privilege_missing"]),
+        ({"privileges_missing": []}, []),
+        ({"damaged_pages": 1}, ["pages_damaged"]),
+        ({"damaged_pages": None}, []),
+        ({"longest_query": {"seconds": 3600.0}}, ["long_query"]),
+        ({"longest_query": {"seconds": 3599.0}}, []),
+        ({"scanned_table": {"scans_per_second": 10.0}}, ["table_scans"]),
+        ({"bloated_table": {"dead_percent": 50.0}}, ["dead_rows"]),
+        ({"idle_slot": {"retained_mib": 5119}}, []),
+        ({"idle_slot": {"retained_mib": 5120}}, ["wal_retained"]),
+    ],
+)
+def test_what_else_is_wrong(values: dict[str, Any], symptoms: list[str]) -> None:
+    assert list(found({**HEALTHY, **values})) == symptoms

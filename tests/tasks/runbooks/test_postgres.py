@@ -16,7 +16,8 @@ from tasks.core.models import Context, Decision, Health, Incident, Observation, 
 from tasks.core.plans import parse_args
 from tasks.core.verdicts import observe
 from tasks.planners.runbooks import RunbookPlanner
-from tasks.probes.postgres import judge, measure
+from tasks.probes.postgres import measure
+from tasks.probes.postgres_judgement import judge
 from tests.tasks.database_under_test import DatabaseUnderTest, database_under_test
 
 CATALOG = load_catalog()
@@ -134,6 +135,12 @@ async def test_the_limit_is_not_raised_without_a_way_a_bound_or_a_use(fields: di
         values(used=3, select_ok=False, select_reason="timeout"),
         values(used=3, select_ok=False, select_reason="login"),
         values(used=3, select_seconds=5.0),
+        values(used=3, read_only=True, in_recovery=False, read_only_source="user"),
+        values(
+            used=3, privileges_missing=[{"privilege": "SELECT", "kind": "table", "schema": "public", "name": f"t{n}"} for n in range(5)]
+        ),
+        values(used=3, damaged_pages=1),
+        values(used=3, scanned_table={"schema": "public", "name": "orders", "rows": 10**6, "scans_per_second": 99.0}),
         {"answers": "timeout"},
         {"answers": "starting"},
         {"answers": "refused", "runtime_state": "running"},
@@ -152,10 +159,7 @@ async def test_the_blocker_is_ended_and_not_those_who_wait_for_it() -> None:
         values(used=5, blocker=blocker, blocked_count=3, longest_blocked_seconds=30.0),
     ):
         step = await only_step(read)
-        assert step.tool == "postgres_terminate_idle"
-        assert step.args["pid"] == 7
-        assert step.args["states"] == ["idle in transaction"]
-        assert step.args["min_idle_seconds"] == 30
+        assert (step.tool, step.args) == ("postgres_terminate_blocker", {"pid": 7, "application_name": "etl"})
 
 
 async def test_only_what_breaks_the_threshold_is_ended_of_the_sessions_idle_in_a_transaction() -> None:
@@ -180,6 +184,17 @@ GROUPS = st.fixed_dictionaries(
         **dict.fromkeys(("count", "blocked", "youngest_seconds", "median_seconds", "pid", "seconds"), NUMBERS),
     },
 )
+OBJECTS = st.fixed_dictionaries(
+    {},
+    optional={
+        "privilege": st.sampled_from(["SELECT", "USAGE", "DELETE", ""]),
+        "kind": st.sampled_from(["table", "sequence", "schema", "function"]),
+        "schema": st.sampled_from(["public", "", None]),
+        "name": st.sampled_from(["orders", "standby", None, 7]),
+        "autovacuum": st.sampled_from(["off for the table", "off for the server", "on", None]),
+        **dict.fromkeys(("dead_percent", "retained_mib"), NUMBERS),
+    },
+)
 READINGS = st.fixed_dictionaries(
     {},
     optional={
@@ -197,6 +212,14 @@ READINGS = st.fixed_dictionaries(
         "top_sessions": st.one_of(st.none(), st.lists(GROUPS, max_size=4)),
         "measured_at": st.sampled_from(["", "2026-01-01T00:00:00Z", None]),
         "runtime_state": st.one_of(st.none(), st.sampled_from(["running", "exited"])),
+        "refused_setting": st.one_of(st.none(), st.sampled_from(["work_mem", "wal_buffers"])),
+        "read_only": st.booleans(),
+        "in_recovery": st.one_of(st.none(), st.booleans()),
+        "read_only_source": st.sampled_from(["configuration file", "user", None]),
+        "longest_query": st.one_of(st.none(), GROUPS),
+        "privileges_missing": st.one_of(st.none(), st.lists(OBJECTS, max_size=6)),
+        "bloated_table": st.one_of(st.none(), OBJECTS),
+        "idle_slot": st.one_of(st.none(), OBJECTS),
     },
 )
 
@@ -280,7 +303,7 @@ async def test_a_queue_behind_a_forgotten_lock_is_healed_and_nobody_in_it_is_end
     waiters = await database.busy(82, "shop", "SELECT count(*) FROM carts")
     await database.aged(holder.pid, *(waiter.pid for waiter in waiters))
     tools, _ = await heal(database.client())
-    assert tools == ["postgres_terminate_idle"]
+    assert tools == ["postgres_terminate_blocker"]
     for waiter in waiters:
         assert waiter.running is not None
         assert (await (await waiter.running).fetchone()) == (0,)

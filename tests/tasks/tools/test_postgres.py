@@ -14,7 +14,10 @@ from tasks.clients.postgres import Login
 from tasks.core.declare import NoArgs, ToolArgs
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 from tasks.core.models import Change
-from tasks.tools.postgres import ScaleConnections, Vacuum, postgres_restart, postgres_scale_connections, postgres_vacuum
+from tasks.tools.postgres import ScaleConnections, postgres_restart, postgres_scale_connections
+from tasks.tools.postgres_access import Grant, postgres_grant
+from tasks.tools.postgres_backends import CancelQuery, TerminateBlocker, postgres_cancel_query, postgres_terminate_blocker
+from tasks.tools.postgres_replication import DropSlot, postgres_drop_slot
 from tasks.tools.postgres_sessions import (
     KillLongQueries,
     TerminateIdle,
@@ -22,6 +25,8 @@ from tasks.tools.postgres_sessions import (
     postgres_sessions,
     postgres_terminate_idle,
 )
+from tasks.tools.postgres_settings import ResetSetting, RevertSetting, postgres_reset_setting
+from tasks.tools.postgres_tables import CreateIndex, TableStats, Vacuum, postgres_create_index, postgres_table_stats, postgres_vacuum
 from tests.tasks.database_under_test import DatabaseUnderTest, database_under_test, wait_until
 
 SHOW = "SELECT setting FROM pg_settings WHERE name = 'max_connections'"
@@ -291,18 +296,25 @@ ALL_TOOLS: list[tuple[Callable[[Any, Any], Awaitable[Change]], ToolArgs]] = [
     (postgres_vacuum, Vacuum(table="products")),
     (postgres_kill_long_queries, KillLongQueries(min_seconds=1)),
     (postgres_terminate_idle, TerminateIdle(min_idle_seconds=1)),
+    (postgres_cancel_query, CancelQuery(pid=1, application_name="reports")),
+    (postgres_terminate_blocker, TerminateBlocker(pid=1, application_name="reports")),
+    (postgres_reset_setting, ResetSetting(setting="autovacuum")),
+    (postgres_table_stats, TableStats(table="products")),
+    (postgres_create_index, CreateIndex(table="products", columns=("name",))),
+    (postgres_grant, Grant(privilege="SELECT", kind="table", name="products")),
+    (postgres_drop_slot, DropSlot(slot="standby")),
 ]
 
 
 @pytest.mark.parametrize("state", ["killed", "frozen"])
 async def test_a_server_that_is_gone_is_unreachable_for_every_tool(database: DatabaseUnderTest, state: str) -> None:
-    client = database.client(limits=Limits(connections=200))
     frozen = state == "frozen"
     await database.runtime.signal("SIGSTOP" if frozen else "SIGKILL")
     try:
-        for tool, args in ALL_TOOLS:
-            with pytest.raises(Unreachable):
-                await tool(client, args)
+        clients = [database.client(limits=Limits(connections=200)) for _ in ALL_TOOLS]
+        calls = (tool(client, args) for client, (tool, args) in zip(clients, ALL_TOOLS, strict=True))
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(error) for error in errors} == {Unreachable}
     finally:
         if frozen:
             await database.runtime.signal("SIGCONT")
@@ -344,8 +356,16 @@ async def test_what_the_monitor_may_not_do_is_refused_by_the_server(database: Da
         (TerminateIdle, {"min_idle_seconds": 1, "states": ()}),
         (ScaleConnections, {"connections": 100_000}),
         (Vacuum, {"table": ""}),
+        (CancelQuery, {"pid": 0, "application_name": "reports"}),
+        (ResetSetting, {"setting": "fsync"}),
+        (RevertSetting, {"setting": "work_mem = 1"}),
+        (DropSlot, {"slot": "a-b"}),
+        (CreateIndex, {"table": "products", "columns": []}),
+        (Grant, {"privilege": "USAGE", "kind": "table", "name": "products"}),
+        (Grant, {"privilege": "SELECT", "kind": "table"}),
+        (Grant, {"privilege": "TRUNCATE", "kind": "table", "name": "products"}),
     ],
 )
-def test_arguments_out_of_bounds_are_refused(model: type[KillLongQueries], fields: dict[str, object]) -> None:
+def test_arguments_out_of_bounds_are_refused(model: type[ToolArgs], fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         model.model_validate(fields)
