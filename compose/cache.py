@@ -7,7 +7,8 @@ import signal
 from compose.description import LabDescription, write_private
 from compose.service import CHECK_SECONDS, Service, packaged_program
 
-# A file, so that CONFIG REWRITE works. The shop may read settings and memory but change no configuration.
+# A file, so that CONFIG REWRITE works. The shop may read settings and memory but change no configuration. The monitor may change `dir`,
+# and whoever waits behind a script is told after half a second.
 CONFIGURATION = """\
 # Written at each `up` of the lab.
 bind {host}
@@ -19,6 +20,8 @@ maxclients 200
 maxmemory 64mb
 maxmemory-policy noeviction
 save 3600 1 300 100 60 10000
+enable-protected-configs yes
+busy-reply-threshold 500
 user default off
 user {monitor} on >{monitor_password} ~* &* +@all
 user {application} on >{application_password} ~* &* +@all -@admin +config|get

@@ -12,6 +12,7 @@ APPLICATION_PASSWORD = "SHOP_DB_APPLICATION_PASSWORD"  # noqa: S105
 MAINTENANCE_PASSWORD = "SHOP_DB_MAINTENANCE_PASSWORD"  # noqa: S105
 ADMIN_PASSWORD = "SHOP_DB_ADMIN_PASSWORD"  # noqa: S105
 CACHE_PASSWORD = "SHOP_CACHE_MONITOR_PASSWORD"  # noqa: S105
+CACHE_APPLICATION_PASSWORD = "SHOP_CACHE_APPLICATION_PASSWORD"  # noqa: S105
 
 
 def write_inventory(lab: LabDescription) -> None:
@@ -30,6 +31,7 @@ def environment(lab: LabDescription) -> dict[str, str]:
         MAINTENANCE_PASSWORD: lab.database.logins["maintenance"].password,
         ADMIN_PASSWORD: lab.database.logins["admin"].password,
         CACHE_PASSWORD: lab.cache.password,
+        CACHE_APPLICATION_PASSWORD: lab.cache.logins["application"].password,
     }
 
 
@@ -66,9 +68,14 @@ def inventory(lab: LabDescription) -> dict[str, Any]:
             "kind": "redis",
             "address": f"{cache.host}:{cache.port}",
             "role": "cache",
+            "primary": True,
+            "config_path": str(cache.config_path),
             "limits": {"memory_mib": 128},
             "baseline": [{"tool": "redis_set_maxmemory", "args": {"mebibytes": 64}}],
-            "logins": {"monitor": login(cache.logins["monitor"], CACHE_PASSWORD)},
+            "logins": {
+                "monitor": login(cache.logins["monitor"], CACHE_PASSWORD),
+                "application": login(cache.logins["application"], CACHE_APPLICATION_PASSWORD),
+            },
         },
         "web": {
             "name": "shop-web",

@@ -22,6 +22,7 @@ from tasks.clients.containers import open_container
 from tasks.clients.nginx import NginxClient
 from tasks.clients.postgres import Login as PostgresLogin
 from tasks.clients.postgres import PostgresClient
+from tasks.clients.redis_server import Login as RedisLogin
 from tasks.clients.redis_server import RedisClient, open_redis
 from tasks.clients.runtime import open_runtime
 from tasks.clients.web import WebClient
@@ -151,7 +152,13 @@ def open_client(resource: Resource, logins: dict[str, Login]) -> Client:
     runtime = open_runtime(resource.runtime)
     match resource.kind:
         case Kind.REDIS:
-            return RedisClient(_redis(resource, logins.get("monitor")), resource, runtime)
+            application = logins.get("application")
+            return RedisClient(
+                redis=_redis(resource, logins.get("monitor")),
+                resource=resource,
+                runtime=runtime,
+                application=None if application is None else RedisLogin(application.username, application.password.get_secret_value()),
+            )
         case Kind.POSTGRES:
             return PostgresClient(
                 resource=resource,

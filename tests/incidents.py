@@ -28,6 +28,15 @@ REDIS = {
     "clients_percent": 1.0,
     "latency_seconds": 0.001,
 }
+STOCK_SYNC = {
+    "name": "stock-sync",
+    "user": "shop",
+    "address": "10.0.0.7",
+    "count": 190,
+    "median_idle_seconds": 30,
+    "longest_idle_seconds": 60,
+}
+CROWDED_REDIS = REDIS | {"connected_clients": 199, "maxclients": 200, "clients_percent": 99.5, "top_clients": [STOCK_SYNC], "drift": {}}
 FULL_REDIS = REDIS | {"used_memory_mib": 62.0, "memory_percent": 96.88}
 POSTGRES = {
     "answers": "yes",
@@ -79,7 +88,29 @@ READINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "cache: down": ("shop-cache", {"answers": "refused", "error": "refused"}),
     "cache: unresponsive": ("shop-cache", {"answers": "timeout"}),
     "cache: clients_high": ("shop-cache", REDIS | {"clients_percent": 95.0}),
+    "cache: clients_high by one": ("shop-cache", CROWDED_REDIS),
+    "cache: clients_exhausted": (
+        "shop-cache",
+        CROWDED_REDIS
+        | {"clients_percent": 100.0, "maxclients": 10, "drift": {"maxclients": {"now": "10", "declared": "200"}}, "top_clients": []},
+    ),
     "cache: persistence_failing": ("shop-cache", REDIS | {"rdb_last_bgsave_status": "err"}),
+    "cache: persistence_failing in another directory": (
+        "shop-cache",
+        REDIS
+        | {"rdb_last_bgsave_status": "err", "write_ok": False, "write_error": "MISCONF Errors writing to disk"}
+        | {"drift": {"dir": {"now": "/mnt/gone", "declared": "/var/lib/redis"}}},
+    ),
+    "cache: unresponsive while computing": ("shop-cache", {"answers": "timeout", "process_state": "running"}),
+    "cache: script_blocking": ("shop-cache", {"answers": "yes", "blocked_by_script": True}),
+    "cache: unexpected_replica": (
+        "shop-cache",
+        REDIS
+        | {"role": "replica", "master": "10.0.0.9:6379", "master_link_status": "down"}
+        | {"write_ok": False, "write_error": "READONLY You can't write against a read only replica."},
+    ),
+    "cache: auth_refused": ("shop-cache", REDIS | {"application_user": "shop", "application_login": "rejected"}),
+    "cache: aof_broken": ("shop-cache", {"answers": "refused", "error": "refused", "broken_aof": "appendonly.aof.1.incr.aof"}),
     "cache: slow": ("shop-cache", REDIS | {"latency_seconds": 3.0}),
     "store: memory_high": ("shop-cache", FULL_REDIS),
     "store: unresponsive": ("shop-cache", {"answers": "timeout"}),

@@ -23,18 +23,32 @@ from tests.incidents import NOW, READINGS, context_of, lab_inventory
 
 TOOLS = load_catalog().tools
 
-LIMIT, PURGE = "redis_set_maxmemory", "redis_memory_purge"
+LIMIT, PURGE, RESTORE, END_SCRIPT = "redis_set_maxmemory", "redis_memory_purge", "redis_config_restore", "redis_script_kill"
 KILL, END_IDLE, SCALE = "postgres_kill_long_queries", "postgres_terminate_idle", "postgres_scale_connections"
 
 SURVIVORS: dict[str, set[str]] = {
     # Its limit goes up only, to limits.memory_mib at most; raised in vain, it is taken back. Only then may a cache's data be dropped.
     "cache: memory_high": {LIMIT, PURGE},
-    "cache: write_refused": {LIMIT, PURGE},
+    # Settings go back to what the server's own configuration file says; no value comes from a plan.
+    "cache: write_refused": {LIMIT, PURGE, RESTORE},
     # There is nobody to interrupt.
     "cache: down": {"redis_restart"},
-    "cache: unresponsive": {"redis_restart"},
-    "cache: clients_high": set(),
-    "cache: persistence_failing": {PURGE},
+    # A script that has written nothing ends with an error of its caller; the server refuses to end one that has.
+    "cache: unresponsive": {"redis_restart", END_SCRIPT},
+    "cache: unresponsive while computing": {END_SCRIPT},
+    "cache: script_blocking": {END_SCRIPT},
+    "cache: clients_high": {RESTORE},
+    # Idle clients of the one application that was measured to have half of them all; nobody else's.
+    "cache: clients_high by one": {RESTORE, "redis_kill_clients"},
+    "cache: clients_exhausted": {RESTORE},
+    "cache: persistence_failing": {PURGE, RESTORE},
+    "cache: persistence_failing in another directory": {PURGE, RESTORE, LIMIT},
+    # Declared primary, and its link to the master is down, or the tool refuses.
+    "cache: unexpected_replica": {"redis_promote"},
+    # Only the password that inventory and configuration file both have is accepted again.
+    "cache: auth_refused": {"redis_realign_login"},
+    # The writes that can't be read are lost, so a person decides.
+    "cache: aof_broken": set(),
     "cache: slow": set(),
     # Flushing and evicting ask a person.
     "store: memory_high": {LIMIT, PURGE},
@@ -86,6 +100,10 @@ SURVIVORS: dict[str, set[str]] = {
 }
 """Incident -> every tool that may still change something without a person, on the incident's own resource."""
 
+MEASURED = {"application_name": "reports", "name": "stock-sync", "address": "10.0.0.7", "user": "shop"}
+MEASURED |= {"pid": 4711, "setting": "wal_buffers"}
+"""Whom the readings show to be the trouble."""
+
 
 def grid(schema: dict[str, Any]) -> list[Any]:
     """Values of a JSON schema at and around its bounds, some of them outside; numbers also around what the lab's readings hold."""
@@ -96,6 +114,8 @@ def grid(schema: dict[str, Any]) -> list[Any]:
     match schema.get("type"):
         case "null":
             return [None]
+        case "boolean":
+            return [False, True]
         case "integer" | "number":
             least, most = schema.get("minimum", 0), schema.get("maximum", 10**9)
             near = (64, 65, 128, 129, 100, 101, 200, 201, 256, 257, 4096, 4097)
@@ -120,9 +140,9 @@ def arguments(tool: str) -> Iterator[dict[str, Any]]:
     plain = {name: values[name][1] for name in required}
     for name in values.keys() - set(required):
         yield from ({**plain, name: value} for value in values[name])
-    if TOOLS[tool].aim is not None:
-        for application, user in itertools.product(values["application_name"] + ["reports"], values["user"]):
-            yield {**plain, "application_name": application, "user": user}
+    aimed = [name for name in MEASURED if name in values] if TOOLS[tool].aim is not None else []
+    for chosen in itertools.product(*([None, "", MEASURED[name]] for name in aimed)):
+        yield {**plain, **dict(zip(aimed, chosen, strict=True))}
     yield {**plain, "no_such_argument": 1}
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
@@ -22,6 +23,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from blocks.schema import Resource
+from tasks.clients.config_file import ConfigFile
 from tasks.clients.runtime import Runtime
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 
@@ -33,6 +35,14 @@ WORKING = "evenkeel-working"
 """Name of the connection on which a tool is changing the server."""
 
 
+@dataclass(frozen=True)
+class Login:
+    """A user and its password."""
+
+    username: str
+    password: str = field(repr=False)
+
+
 @dataclass
 class RedisClient:
     """Persistent administrative connections, so that measuring goes on when maxclients is reached."""
@@ -40,6 +50,10 @@ class RedisClient:
     redis: Redis
     resource: Resource
     runtime: Runtime | None = None
+    application: Login | None = None
+    """The login of the application that uses the server, as the inventory has it."""
+    kept: dict[str, str] = field(default_factory=dict, repr=False)
+    """What tools replaced, for their undo: no value that they take back comes from a plan."""
     turn: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     """Held while the server is measured: resources that share a client share one connection."""
     silent_at: float = 0
@@ -48,6 +62,13 @@ class RedisClient:
     async def close(self) -> None:
         """Close the connections."""
         await self.redis.aclose()
+
+    def configuration(self) -> str:
+        """The text of the server's configuration file; NotApplicable where the inventory names none, or it can't be read. Blocks."""
+        path = self.resource.config_path
+        if path is None:
+            raise NotApplicable(f"{self.resource.name}: the inventory names no config_path, so what is declared is not known; add it")
+        return ConfigFile(Path(path)).read().text
 
 
 def open_redis(host: str, port: int, *, username: str | None = None, password: str | None = None) -> Redis:

@@ -36,13 +36,14 @@ def redis_memory(context: Context) -> Iterator[Remedy]:
     if context.resource.role is not Role.CACHE:
         return
     percent = _evict_percent(context)
-    if percent is not None:
-        yield Remedy(
-            diagnosis="the cache holds more than its memory limit allows for",
-            steps=(_step(context, "redis_evict_to", _why_evict(context, percent), percent=percent),),
-            expected=f"memory_percent at most {percent}, write_ok true",
-            evidence=_evidence(context),
-        )
+    if percent is None:
+        return
+    yield Remedy(
+        diagnosis="the cache holds more than its memory limit allows for",
+        steps=(_step(context, "redis_evict_to", _why_evict(context, percent), percent=percent),),
+        expected=f"memory_percent at most {percent}, write_ok true",
+        evidence=_evidence(context),
+    )
     yield Remedy(
         diagnosis="the cache is full, and evicting is not enough",
         steps=(_step(context, "redis_flush", _why_flush(context)),),
@@ -70,10 +71,21 @@ def redis_down(context: Context) -> Iterator[Remedy]:
 def redis_unresponsive(context: Context) -> Iterator[Remedy]:
     """Restart a cache that is silent.
 
-    A store might lose what it holds, and a script in the way is to be ended, not the server: a person decides.
+    A store might lose what it holds: a person decides. A process that computes is busy with somebody's script or command: the script is
+    ended, and never the server.
     """
-    is_silent = context.observation.reading.values.get("answers") == "timeout"
-    if not is_silent or context.resource.runtime is None or context.resource.role is not Role.CACHE:
+    values = context.observation.reading.values
+    if values.get("answers") != "timeout":
+        return
+    if values.get("process_state") == "running":
+        yield Remedy(
+            diagnosis="the server computes and answers nobody: a script or a long command keeps it busy",
+            steps=(_step(context, "redis_script_kill", "its process computes and no connection gets an answer; a script may be ended"),),
+            expected="answers yes, write_ok true",
+            evidence=("answers is timeout", "process_state is running"),
+        )
+        return
+    if context.resource.runtime is None or context.resource.role is not Role.CACHE:
         return
     yield Remedy(
         diagnosis="the server runs and answers nothing",

@@ -24,7 +24,14 @@ SAVE_SECONDS = 30.0
 LOAD_SECONDS = 15.0
 
 
-@tool(service=Kind.REDIS, risk=Risk.DISRUPTIVE, title="Restart Redis", timeout_seconds=65, symptoms={"down", "unresponsive"})
+@tool(
+    service=Kind.REDIS,
+    risk=Risk.DISRUPTIVE,
+    title="Restart Redis",
+    timeout_seconds=65,
+    symptoms={"down", "unresponsive"},
+    after=("redis_script_kill",),
+)
 async def redis_restart(client: RedisClient, _args: NoArgs) -> Change:
     """Save the data where persistence is configured, restart the server, and see it load its keys.
 
@@ -37,7 +44,7 @@ async def redis_restart(client: RedisClient, _args: NoArgs) -> Change:
     if info is None:
         status = await runtime.status()
         await _start_or_force(client, runtime, status)
-        after = await _loaded(client)
+        after = await loaded(client)
         return Change(before={"state": status.state, "pid": status.pid}, after=await _values(runtime, after))
     if info.get("loading"):
         raise NotApplicable(f"{client.resource.name}: the server is still loading its data; a restart would begin anew")
@@ -45,7 +52,7 @@ async def redis_restart(client: RedisClient, _args: NoArgs) -> Change:
     async with alone(client) as own:
         saved = await _save(client, own, info)
         await runtime.restart()
-    after = await _loaded(client)
+    after = await loaded(client)
     if after["run_id"] == info["run_id"]:
         raise ToolFailed(f"{client.resource.name}: the same server process answers as before (run_id {info['run_id']})")
     keys, expiring = key_counts(info)
@@ -121,10 +128,10 @@ async def _save_snapshot(client: RedisClient, own: Redis) -> bool:
         return bool(await poll(settled, seconds=SAVE_SECONDS / 2))
 
 
-async def _loaded(client: RedisClient) -> dict[str, Any]:
+async def loaded(client: RedisClient) -> dict[str, Any]:
     """INFO of the server once it answers and has loaded its keys."""
 
-    async def loaded() -> dict[str, Any] | None:
+    async def with_data() -> dict[str, Any] | None:
         try:
             info: dict[str, Any] = await client.redis.info()
         except (AuthenticationError, AuthorizationError):
@@ -134,7 +141,7 @@ async def _loaded(client: RedisClient) -> dict[str, Any]:
         return None if info.get("loading") else info
 
     with translated(client.resource, sent=True):
-        info = await poll(loaded, seconds=LOAD_SECONDS)
+        info = await poll(with_data, seconds=LOAD_SECONDS)
     if info is None:
         raise OutcomeUnknown(f"{client.resource.name}: restarted, and does not answer with its data loaded after {LOAD_SECONDS:g} s")
     return info

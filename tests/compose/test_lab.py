@@ -101,6 +101,7 @@ def test_the_environment_file_has_what_the_inventory_refers_to(lab: LabDescripti
         "SHOP_DB_MAINTENANCE_PASSWORD": lab.database.logins["maintenance"].password,
         "SHOP_DB_ADMIN_PASSWORD": lab.database.logins["admin"].password,
         "SHOP_CACHE_MONITOR_PASSWORD": lab.cache.password,
+        "SHOP_CACHE_APPLICATION_PASSWORD": lab.cache.logins["application"].password,
     }
     assert not [line for line in lines if line.split("=", 1)[1] in lab.inventory_path.read_text(encoding="utf-8")]
 

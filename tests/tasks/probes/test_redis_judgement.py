@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blocks.schema import Kind, Resource, Thresholds
 from tasks.core.models import Health, Reading
-from tasks.probes.redis_server import judge
+from tasks.core.redis_judgement import judge
 
 
 def resource(**thresholds: float) -> Resource:
@@ -52,8 +53,33 @@ def test_more_memory_is_never_healthier(one: float, other: float, threshold: flo
 @given(st.sampled_from([("clients_percent", "clients_high", 90), ("latency_seconds", "slow", 2)]), st.floats(0, 200))
 def test_the_other_thresholds_hold_in_the_same_way(rule: tuple[str, str, float], value: float) -> None:
     name, symptom, threshold = rule
+    is_full = symptom == "clients_high" and value >= 100
 
-    assert (symptom in symptoms({"answers": "yes", name: value})) == (value >= threshold)
+    found = symptoms({"answers": "yes", name: value})
+
+    assert set(found) == ({"clients_exhausted"} if is_full else {symptom} if value >= threshold else set())
+
+
+@pytest.mark.parametrize(
+    ("values", "primary", "found"),
+    [
+        ({"role": "replica", "write_ok": False, "write_error": "READONLY You can't"}, True, {"unexpected_replica"}),
+        ({"role": "replica", "write_ok": False, "write_error": "READONLY You can't"}, False, {"write_refused"}),
+        ({"role": "replica", "write_ok": False, "write_error": "OOM command"}, True, {"unexpected_replica", "write_refused"}),
+        ({"role": "master"}, True, set()),
+        ({"application_login": "rejected", "application_user": "shop"}, False, {"auth_refused"}),
+        ({"application_login": "ok"}, False, set()),
+        ({"application_login": None}, False, set()),
+        ({"answers": "refused", "broken_aof": "a.aof"}, False, {"aof_broken"}),
+        ({"answers": "refused", "broken_aof": None}, False, {"down"}),
+        ({"blocked_by_script": True, "memory_percent": 99}, False, {"script_blocking"}),
+        ({"clients_full": True}, False, {"clients_exhausted"}),
+    ],
+)
+def test_what_is_wrong_is_named(values: dict[str, Any], primary: bool, found: set[str]) -> None:
+    declared = resource().model_copy(update={"primary": primary})
+
+    assert {one.symptom for one in judge(Reading(values={"answers": "yes", **values}), declared)} == found
 
 
 def test_the_summary_tells_the_figures() -> None:

@@ -19,7 +19,8 @@ from tasks.clients.redis_server import RedisClient, open_redis
 from tasks.clients.runtime import SupervisedProcess
 from tasks.core.errors import ProbeBroken
 from tasks.core.models import Health, Reading
-from tasks.probes.redis_server import KEY, judge, measure
+from tasks.core.redis_judgement import judge
+from tasks.probes.redis_server import KEY, measure
 
 MIB = 2**20
 LONG_SCRIPT = "while true do end"
@@ -244,8 +245,8 @@ async def test_used_up_clients_are_told_by_share_and_by_a_probe_turned_away(
             outside = await measure(late, late.resource)
 
     assert inside.values["clients_percent"] == 100
-    assert symptoms(inside, client.resource) == {"clients_high": Health.DEGRADED}
-    assert symptoms(outside, client.resource) == {"clients_high": Health.FAILED}
+    assert symptoms(inside, client.resource) == {"clients_exhausted": Health.FAILED}
+    assert symptoms(outside, client.resource) == {"clients_exhausted": Health.FAILED}
 
 
 async def test_a_save_that_fails_stops_writes_and_is_told(fresh_cache: LabDescription, client: RedisClient, second: Redis) -> None:
@@ -284,10 +285,10 @@ async def test_a_script_in_the_way_is_told_from_a_frozen_server(fresh_cache: Lab
         finally:
             await second.script_kill()
             await script
-            await second.config_set("busy-reply-threshold", 5000)
+            await second.config_set("busy-reply-threshold", 500)
 
     assert reading is not None
-    assert symptoms(reading, client.resource) == {"unresponsive": Health.FAILED}
+    assert symptoms(reading, client.resource) == {"script_blocking": Health.FAILED}
 
 
 async def run_script(redis: Redis) -> None:

@@ -14,8 +14,9 @@ from tasks.clients.redis_server import RedisClient, open_redis
 from tasks.core.declare import Remedy, Tool, declaration_of
 from tasks.core.models import Attempt, Context, Decision, Finding, Health, Incident, Plan, Reading
 from tasks.core.plans import parse_args
+from tasks.core.redis_judgement import judge
 from tasks.core.verdicts import observe
-from tasks.probes.redis_server import judge, measure
+from tasks.probes.redis_server import measure
 from tasks.runbooks.redis_server import redis_down, redis_memory, redis_unresponsive
 from tasks.tools.redis_process import redis_restart
 from tasks.tools.redis_server import redis_evict_to, redis_flush, redis_set_maxmemory
@@ -127,6 +128,10 @@ def test_a_server_that_is_down_is_started_where_a_runtime_is_named(role: Role) -
         ({"answers": "timeout"}, Role.CACHE, None, []),
         ({"answers": "timeout"}, Role.STORE, RUNTIME, []),
         ({"answers": "yes", "blocked_by_script": True}, Role.CACHE, RUNTIME, []),
+        ({"answers": "timeout", "process_state": "stopped"}, Role.CACHE, RUNTIME, ["redis_restart"]),
+        # It computes: a script may be in the way, and a restart would lose what a script has written.
+        ({"answers": "timeout", "process_state": "running"}, Role.CACHE, RUNTIME, ["redis_script_kill"]),
+        ({"answers": "timeout", "process_state": "running"}, Role.STORE, None, ["redis_script_kill"]),
     ],
 )
 def test_only_a_silent_cache_is_restarted(values: dict[str, Any], role: Role, runtime: ProcessRuntime | None, advised: list[str]) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from blocks.schema import Kind, Limits, Resource, Role
+from blocks.schema import Kind, Limits, ProcessRuntime, Resource, Role
 from compose.description import LabDescription
-from tasks.clients.redis_server import RedisClient, open_redis
+from tasks.clients.redis_server import Login, RedisClient, open_redis
 from tasks.clients.runtime import SupervisedProcess
 
 MIB = 2**20
@@ -34,6 +34,26 @@ class CacheUnderTest:
         resource = Resource(name="cache", kind=Kind.REDIS, address=address, role=role, limits=Limits(memory_mib=128))
         redis = open_redis(login.host, used_port, username=login.username, password=password or login.password)
         client = RedisClient(redis, resource, self.runtime if runtime else None)
+        self._stack.push_async_callback(client.close)
+        return client
+
+    def as_declared(self, **fields: Any) -> RedisClient:
+        """A new client of the cache as the lab's inventory declares it, with these fields of the resource changed."""
+        cache = self.lab.cache
+        declared: dict[str, Any] = {
+            "name": "cache",
+            "kind": Kind.REDIS,
+            "address": f"{cache.host}:{cache.port}",
+            "role": Role.CACHE,
+            "primary": True,
+            "config_path": str(cache.config_path),
+            "runtime": ProcessRuntime(control=str(self.lab.control), service="cache"),
+        }
+        resource = Resource(**{**declared, **fields})
+        host, _, port = resource.address.rpartition(":")
+        application = Login(**cache.logins["application"].model_dump())
+        redis = open_redis(host, int(port), username=cache.username, password=cache.password)
+        client = RedisClient(redis, resource, self.runtime, application)
         self._stack.push_async_callback(client.close)
         return client
 
