@@ -262,3 +262,18 @@ def test_a_relative_path_of_the_records_is_that_of_the_working_directory(tmp_pat
     found = parse_inventory(f"{TEXT}records: {{url: sqlite:///data/records.db}}\n", PASSWORDS)
     assert found.records_url is not None
     assert found.records_url.get_secret_value() == f"sqlite+aiosqlite:///{tmp_path}/data/records.db"
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "told"),
+    [
+        ("nginx", 'modes: {/srv: "0777"}', "not writable for others"),
+        ("nginx", "modes: {/srv: rwx}", "write three octal digits in quotes"),
+        ("nginx", "pages: [static/shop.css]", "is no path; write it from the slash on"),
+        ("http", "pages: [/static/shop.css]", "nginx: does not apply to kind http; remove it"),
+    ],
+)
+def test_how_an_nginx_is_meant_to_be_is_checked(kind: str, section: str, told: str) -> None:
+    text = f"name: shop\nresources:\n  - {{name: web, kind: {kind}, address: 'http://127.0.0.1/', nginx: {{{section}}}}}\n"
+    [problem] = problems(text)
+    assert told in problem

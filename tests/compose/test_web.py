@@ -1,6 +1,8 @@
 """The lab's Nginx without the shop: requests in flight use its connections up, and more can be had with a reload."""
 
 import asyncio
+import os
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +13,7 @@ import psutil
 import pytest
 
 from compose.description import LabDescription
+from compose.web import obeys_modes
 
 Call = Callable[..., httpx.Response]
 WaitUntil = Callable[[Callable[[], object]], None]
@@ -79,6 +82,18 @@ def test_its_configuration_can_be_tested_from_anywhere(fresh_web: LabDescription
     assert done.returncode == 0
     assert list(tmp_path.iterdir()) == []
     assert page(fresh_web) == 200
+
+
+def test_it_serves_files_and_the_page_over_tls_and_obeys_the_modes_of_files(fresh_web: LabDescription) -> None:
+    authority = ssl.create_default_context(cafile=fresh_web.web.tls / "ca.crt")
+    assert httpx.get(fresh_web.web.tls_url, verify=authority, timeout=5).status_code == 200
+    sheet, directory = f"{fresh_web.web.url}static/shop.css", fresh_web.web.web_root / "static"
+    assert httpx.get(sheet, timeout=5).status_code == 200
+    directory.chmod(0)
+    try:
+        assert httpx.get(sheet, timeout=5).status_code == (403 if os.geteuid() != 0 or obeys_modes() else 200)
+    finally:
+        directory.chmod(0o755)
 
 
 @pytest.mark.parametrize("rounds", [2])
