@@ -80,8 +80,15 @@ def inventory(lab: LabDescription) -> dict[str, Any]:
         "web": {
             "name": "shop-web",
             "kind": "nginx",
-            "address": lab.web.url,
+            "address": lab.web.tls_url,
             "config_path": str(lab.web.config_path),
+            "nginx": {
+                "pages": ["/static/shop.css"],
+                "upstreams": {"shop": [f"{lab.app.host}:{lab.app.port}"]},
+                "certificate": {"certificate": str(lab.web.tls / "issued.crt"), "key": str(lab.web.tls / "issued.key")},
+                "ca_path": str(lab.web.tls / "ca.crt"),
+                "modes": {str(lab.web.web_root / "static"): "0755"},
+            },
             "limits": {"connections": 4096},
             "baseline": [{"tool": "nginx_scale_connections", "args": {"worker_connections": 256}}],
             "depends_on": ["shop-app"] if "app" in lab.services else [],

@@ -1,6 +1,7 @@
 """From saved blocks to live clients: one set for each monitor or remediation, shared with the subflows it starts."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
@@ -168,7 +169,7 @@ def open_client(resource: Resource, logins: dict[str, Login]) -> Client:
                 runtime=runtime,
             )
         case Kind.NGINX:
-            return NginxClient(_http(), resource, runtime)
+            return NginxClient(_http(resource.nginx.ca_path), resource, runtime)
         case Kind.HTTP:
             return WebClient(_http(), resource, runtime)
         case Kind.CONTAINER:
@@ -194,8 +195,9 @@ def _postgres_login(login: Login | None) -> PostgresLogin | None:
     return None if login is None else PostgresLogin(login.username, login.password.get_secret_value())
 
 
-def _http() -> httpx.AsyncClient:
+def _http(ca_path: str | None = None) -> httpx.AsyncClient:
     return httpx.AsyncClient(
+        verify=True if ca_path is None else ssl.create_default_context(cafile=ca_path),
         timeout=httpx.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS),
         limits=httpx.Limits(max_keepalive_connections=0),  # a kept connection would hide that no new one is accepted
         trust_env=False,
