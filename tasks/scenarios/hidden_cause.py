@@ -13,6 +13,8 @@ from tasks.clients.runtime import Runtime
 from tasks.core.declare import Ending, scenario
 from tasks.core.errors import NotApplicable
 from tasks.scenarios.postgres import postgres_connection_overload
+from tasks.scenarios.redis_server import redis_memory_pressure
+from tasks.scenarios.redis_use import redis_clients_exhausted
 from tasks.scenarios.sessions import conninfo
 from tasks.scenarios.stage import Stage
 
@@ -74,6 +76,25 @@ async def postgres_overload_unseen(stage: Stage) -> AsyncGenerator[None]:
             yield
         finally:
             await _as_admin(stage, sql.SQL("GRANT pg_monitor TO {}").format(role))
+
+
+@scenario(
+    title="Redis is full and crowded at once",
+    resource_kind=Kind.REDIS,
+    symptoms={"clients_high", "clients_exhausted"},
+    forbidden_tools={"redis_flush", "redis_restart", "redis_evict_to"},
+    catalogue=(49,),
+)
+async def redis_full_and_crowded(stage: Stage) -> AsyncGenerator[None]:
+    """Fill Redis to its threshold and use up its clients: two alerts of one resource, which are one remediation's business."""
+    async with (
+        contextlib.aclosing(redis_memory_pressure(stage)) as pressure,
+        contextlib.aclosing(redis_clients_exhausted(stage)) as crowd,
+    ):
+        await anext(pressure)
+        await anext(crowd)
+        yield
+        await anext(crowd, None)
 
 
 @scenario(
