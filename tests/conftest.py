@@ -11,9 +11,17 @@ import pytest
 from blocks.gemini_section import BASE_URLS, KEY, MODEL
 from compose.description import LabDescription
 from compose.lab import lab_running
+from tests.tasks.engine import why_there_is_no_engine
 
 for variable in (KEY, MODEL, *BASE_URLS):
     os.environ.pop(variable, None)  # whatever the shell has, no test asks the real Gemini
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Without an engine, what needs one is skipped, and says why."""
+    if item.get_closest_marker("docker") is not None and why_there_is_no_engine():
+        pytest.skip(why_there_is_no_engine())
+
 
 StartLab = Callable[..., AbstractContextManager[LabDescription]]
 

@@ -16,6 +16,7 @@ from tasks.catalog import load_catalog
 from tasks.core.detection import open_incident
 from tasks.core.models import Context, Reading
 from tasks.core.verdicts import observe
+from tests.container_incidents import BOX_RESOURCE, CONTAINER_READINGS
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -77,7 +78,17 @@ NGINX = {
     "worker_processes": 1,
     "draining_workers": 0,
     "stopped_workers": 0,
+    "config_loaded": True,
+    "config_error": None,
+    "config_known_good": True,
+    "undeclared_servers": {},
+    "unused_servers": {},
+    "pages_failing": {},
+    "wrong_modes": {},
 }
+UPSTREAM, STATIC = "127.0.0.1:8000", "/srv/shop/static"
+BAD_GATEWAY = {"page_ok": False, "page_status": 502, "page_from": "nginx"}
+GATEWAY_TIMEOUT = {"page_ok": False, "page_status": 504, "page_from": "nginx"}
 FULL_NGINX = NGINX | {"connections_used": 240, "connections_percent": 93.8, "busiest_worker_percent": 93.8}
 GONE_NGINX = {"answers": "refused", "page_ok": False, "error": "refused"}
 HTTP = {"answers": "yes", "status_code": 200, "latency_seconds": 0.01, "dependencies": {}, "failing_dependencies": []}
@@ -150,22 +161,41 @@ READINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "web: down": ("shop-web", GONE_NGINX),
     "web: unresponsive": ("shop-web", NGINX | {"answers": "timeout", "page_ok": False, "page_status": None, "stopped_workers": 1}),
     "web: page_failing": ("shop-web", NGINX | {"page_ok": False, "page_status": 500, "page_from": "nginx"}),
-    "web: upstream_failing": ("shop-web", NGINX | {"page_ok": False, "page_status": 502, "page_from": "nginx"}),
+    "web: upstream_failing": ("shop-web", NGINX | {"page_ok": False, "page_status": 503, "page_from": "behind"}),
+    "web: upstream_unreachable": ("shop-web", NGINX | BAD_GATEWAY),
+    "web: upstream_unreachable at a wrong port": (
+        "shop-web",
+        NGINX | BAD_GATEWAY | {"undeclared_servers": {"shop": ["127.0.0.1:9"]}, "unused_servers": {"shop": [UPSTREAM]}},
+    ),
+    "web: upstream_unreachable by what is loaded": ("shop-web", NGINX | BAD_GATEWAY | {"config_loaded": False}),
+    "web: upstream_timeout": ("shop-web", NGINX | GATEWAY_TIMEOUT),
+    "web: upstream_timeout after a change": ("shop-web", NGINX | GATEWAY_TIMEOUT | {"config_known_good": False}),
+    "web: config_invalid": (
+        "shop-web",
+        NGINX | {"config_loaded": False, "config_known_good": False, "config_error": 'unknown directive "worker_conections"'},
+    ),
+    "web: certificate_expired": (
+        "shop-web",
+        NGINX | {"page_ok": False, "page_status": None, "page_error": "tls", "error": "TLS", "certificate_error": "expired"},
+    ),
+    "web: page_forbidden": ("shop-web", NGINX | {"pages_failing": {"/static/shop.css": 403}, "wrong_modes": {STATIC: "0000"}}),
     "web: slow": ("shop-web", NGINX | {"page_seconds": 5.0}),
     "app: down": ("shop-app", {"answers": "refused", "error": "refused"}),
     "app: unresponsive": ("shop-app", {"answers": "timeout"}),
     "app: page_failing": ("shop-app", HTTP | {"status_code": 503}),
     "app: slow": ("shop-app", HTTP | {"latency_seconds": 5.0}),
 }
+READINGS |= CONTAINER_READINGS
 """Incident -> resource, and the reading that opens it; the part after the colon is its symptom. `store`: the cache as a store."""
 
 
 @cache
 def lab_inventory() -> Inventory:
-    """The inventory of a lab with every service, as `python -m blocks.register` would read it."""
+    """The inventory of a lab with every service, as `python -m blocks.register` would read it, and a container."""
     with tempfile.TemporaryDirectory() as directory:
         lab = prepare(Path(directory), None, Path(directory) / "control.sock")
-        return parse_inventory(yaml.safe_dump(lab_file.inventory(lab)), lab_file.environment(lab)).inventory
+        found = parse_inventory(yaml.safe_dump(lab_file.inventory(lab)), lab_file.environment(lab)).inventory
+    return found.model_copy(update={"resources": (*found.resources, BOX_RESOURCE)})
 
 
 def context_of(incident: str) -> Context:

@@ -19,12 +19,15 @@ from tasks.core.errors import PlanInvalid
 from tasks.core.models import Step
 from tasks.core.plans import check_plan, parse_args
 from tasks.core.policy import Action, Ruling, Standing, authorise
-from tests.incidents import NOW, READINGS, context_of, lab_inventory
+from tests.container_incidents import CONTAINER_SURVIVORS
+from tests.incidents import NOW, READINGS, STATIC, context_of, lab_inventory
 
 TOOLS = load_catalog().tools
 
 LIMIT, PURGE, RESTORE, END_SCRIPT = "redis_set_maxmemory", "redis_memory_purge", "redis_config_restore", "redis_script_kill"
 KILL, END_IDLE, SCALE = "postgres_kill_long_queries", "postgres_terminate_idle", "postgres_scale_connections"
+
+REVERT, UPSTREAM = "nginx_revert_config", "nginx_set_upstream"
 
 SURVIVORS: dict[str, set[str]] = {
     # Its limit goes up only, to limits.memory_mib at most; raised in vain, it is taken back. Only then may a cache's data be dropped.
@@ -53,7 +56,7 @@ SURVIVORS: dict[str, set[str]] = {
     # Flushing and evicting ask a person.
     "store: memory_high": {LIMIT, PURGE},
     # Refused by the tool itself where the server runs: its data could not be saved first.
-    "store: unresponsive": {"redis_restart"},
+    "store: unresponsive": {"redis_restart", END_SCRIPT},
     # Sessions end and uncommitted work is rolled back, nothing that was committed is lost: those of the one application that was
     # measured to be the trouble, nobody else's.
     "db: connections_high": {KILL, END_IDLE},
@@ -92,15 +95,28 @@ SURVIVORS: dict[str, set[str]] = {
     "web: unresponsive": {"nginx_reload"},
     "web: page_failing": {"nginx_reload"},
     "web: upstream_failing": set(),
+    "web: upstream_unreachable": {"nginx_reload"},
+    # Only where an upstream was measured to have a server that is not declared, and only a declared one is put in.
+    "web: upstream_unreachable at a wrong port": {UPSTREAM},
+    "web: upstream_unreachable by what is loaded": {"nginx_reload"},
+    "web: upstream_timeout": {"nginx_reload"},
+    # Back to the configuration that served well, where it was measured to be another one.
+    "web: upstream_timeout after a change": {REVERT},
+    "web: config_invalid": {REVERT},
+    # The pair that the inventory declares, once it is found valid.
+    "web: certificate_expired": {"nginx_install_certificate"},
+    # A mode is changed without a person only where it was measured to be wrong, and to the declared one.
+    "web: page_forbidden": {"nginx_restore_mode"},
     "web: slow": set(),
     "app: down": {"http_restart"},
     "app: unresponsive": {"http_restart"},
     "app: page_failing": set(),
     "app: slow": set(),
 }
+SURVIVORS |= CONTAINER_SURVIVORS
 """Incident -> every tool that may still change something without a person, on the incident's own resource."""
 
-MEASURED = {"application_name": "reports", "name": "stock-sync", "address": "10.0.0.7", "user": "shop"}
+MEASURED = {"path": STATIC, "upstream": "shop", "application_name": "reports", "name": "stock-sync", "address": "10.0.0.7", "user": "shop"}
 MEASURED |= {"pid": 4711, "setting": "wal_buffers"}
 """Whom the readings show to be the trouble."""
 
@@ -118,8 +134,8 @@ def grid(schema: dict[str, Any]) -> list[Any]:
             return [False, True]
         case "integer" | "number":
             least, most = schema.get("minimum", 0), schema.get("maximum", 10**9)
-            near = (64, 65, 128, 129, 100, 101, 200, 201, 256, 257, 4096, 4097)
-            return [least - 1, least, (least + most) // 2, most, most + 1, *near, *([0.5] if schema["type"] == "number" else [])]
+            near = (2, 3, 64, 65, 128, 129, 100, 101, 200, 201, 256, 257, 4096, 4097)
+            return [least - 1, least, (least + most) // 2, most, most + 1, *near, *([0.5, 0.75, 1.0] if schema["type"] == "number" else [])]
         case "string":
             length = schema.get("maxLength", 60)
             return ["", "shop", "x" * length, "x" * (length + 1), "'; DROP TABLE orders; --"]
@@ -253,10 +269,13 @@ def test_what_survives_is_exactly_what_is_explained(incident: str) -> None:
     assert {step.args["application_name"] for step in survivors if step.tool in {KILL, END_IDLE}} <= {"reports"}, report()
     raised = [step.args["worker_connections"] for step in survivors if step.tool == "nginx_scale_connections"]
     assert all(256 < value <= 4096 for value in raised)  # type: ignore[operator]
+    boxes = [step.args for step in survivors if step.tool in {"docker_update_limits", "docker_scale"}]
+    for name, now, most in (("memory_mib", 64, 128), ("cpus", 0.5, 1), ("replicas", 2, 4)):
+        assert all(now < args[name] <= most for args in boxes if args.get(name) is not None), report()  # type: ignore[operator]
 
 
 def test_the_numbers_are_known() -> None:
-    assert tuple(numbers().values()) == (30, 1444, 1056, 31680, 47, 2280, 29), report()
+    assert tuple(numbers().values()) == (70, 5460, 3785, 264950, 218, 17150, 80), report()
 
 
 @given(incident=st.sampled_from(list(READINGS)), data=st.data())

@@ -2,9 +2,11 @@
 
 import asyncio
 import functools
+import socket
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import docker
 import docker.errors
@@ -16,6 +18,7 @@ from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreach
 
 T = TypeVar("T")
 CALL_SECONDS = 10.0
+DEFAULT_PORT = 2375
 NEVER_SENT = (FileNotFoundError, PermissionError, ConnectionRefusedError, requests.exceptions.ConnectTimeout)
 REASON_LENGTH = 300
 
@@ -40,15 +43,17 @@ class ContainerEngine:
         """
         work = asyncio.get_running_loop().run_in_executor(_threads(), self._connected, container, action, sent, seconds)
         try:
-            async with asyncio.timeout(2 * seconds):
+            async with asyncio.timeout(seconds + CALL_SECONDS):
                 return await work
         except TimeoutError as error:
-            raise _lost(sent, f"{container}: the engine at {self.url} did not answer within {2 * seconds:g} s") from error
+            raise _lost(sent, f"{container}: the engine at {self.url} did not end within {seconds + CALL_SECONDS:g} s") from error
 
     def _connected(self, container: str, action: Callable[[docker.DockerClient], T], sent: bool, seconds: float) -> T:
         try:
-            client = docker.DockerClient(base_url=self.url, timeout=seconds)
-        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+            # The SDK leaves its socket open where it can't connect.
+            with self._dialled(seconds):
+                client = docker.DockerClient(base_url=self.url, timeout=seconds)
+        except (OSError, docker.errors.DockerException, requests.exceptions.RequestException) as error:
             raise Unreachable(f"{container}: no engine answers at {self.url}: {str(error)[:REASON_LENGTH]}") from error
         try:
             return action(client)
@@ -63,6 +68,19 @@ class ContainerEngine:
             raise _lost(sent and not never, f"{container}: the engine's reply was lost ({type(error).__name__})") from error
         finally:
             client.close()
+
+    def _dialled(self, seconds: float) -> socket.socket:
+        address = urlsplit(self.url)
+        if address.scheme == "tcp":
+            return socket.create_connection((address.hostname, address.port or DEFAULT_PORT), timeout=seconds)
+        dialled = socket.socket(socket.AF_UNIX)
+        try:
+            dialled.settimeout(seconds)
+            dialled.connect(address.path)
+        except OSError:
+            dialled.close()
+            raise
+        return dialled
 
     async def inspect(self, container: str) -> Inspected:
         """What the engine tells of a container; NotApplicable where there is none."""

@@ -5,7 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.clients.container_facts import epoch_seconds
+from pydantic import JsonValue
+
+from tasks.clients.container_facts import MIB, epoch_seconds
 
 WINDOW_SECONDS = 5.0
 
@@ -23,6 +25,7 @@ class Sample:
     throttled_periods: int
     memory_bytes: int
     """Without what the kernel would give back at once: files that are not in use."""
+    processes: int | None = None
 
 
 def read_sample(told: Mapping[str, Any]) -> Sample | None:
@@ -41,6 +44,7 @@ def read_sample(told: Mapping[str, Any]) -> Sample | None:
         periods=throttling.get("periods", 0),
         throttled_periods=throttling.get("throttled_periods", 0),
         memory_bytes=max(memory["usage"] - unused_files, 0),
+        processes=told.get("pids_stats", {}).get("current"),
     )
 
 
@@ -84,3 +88,25 @@ class Samples:
             return None
         periods = self._kept[-1].periods - self._kept[0].periods
         return 100 * (self._kept[-1].throttled_periods - self._kept[0].throttled_periods) / periods if periods else 0.0
+
+
+def usage(samples: Samples, memory_limit_mib: float | None, cpus_limit: float | None) -> dict[str, JsonValue]:
+    """The figures as probe and tools name them; a share is null without a limit."""
+    memory = None if samples.last is None else samples.last.memory_bytes / MIB
+    return {
+        "memory_mib": _rounded(memory),
+        "memory_limit_mib": memory_limit_mib,
+        "memory_percent": _share(memory, memory_limit_mib),
+        "cpus_used": _rounded(samples.cpus),
+        "cpus_limit": cpus_limit,
+        "cpu_percent": _share(samples.cpus, cpus_limit),
+        "throttled_percent": _rounded(samples.throttled_percent),
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
+
+
+def _share(used: float | None, limit: float | None) -> float | None:
+    return None if used is None or limit is None else round(100 * used / limit, 2)

@@ -118,6 +118,23 @@ async def container_statistics(http: httpx.AsyncClient, container: str) -> Async
             yield json.loads(line)
 
 
+async def read_output(engine: str, command: str) -> str:
+    """Stdout and stderr, as they come, of a command that was created in a container, until it ends. Raises httpx.HTTPError."""
+    output, frames = bytearray(), bytearray()
+    options = {"Detach": False, "Tty": False}
+    async with open_http(engine) as http, http.stream("POST", f"/exec/{command}/start", json=options) as response:
+        if response.is_error:
+            await response.aread()
+        response.raise_for_status()
+        async for chunk in response.aiter_raw():
+            frames += chunk
+            # A frame has a header of 8 bytes, the last four of which are its length.
+            while len(frames) >= 8 and len(frames) >= 8 + (length := int.from_bytes(frames[4:8])):
+                output += frames[8 : 8 + length]
+                del frames[: 8 + length]
+    return output.decode(errors="replace")
+
+
 @asynccontextmanager
 async def _stream(http: httpx.AsyncClient, path: str, query: Mapping[str, str]) -> AsyncIterator[AsyncIterator[str]]:
     async with http.stream("GET", path, params=query) as response:

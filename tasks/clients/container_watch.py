@@ -85,8 +85,11 @@ class EngineWatch:
         self._pings: Shared[str] = Shared()
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def current(self, container: str) -> Watched:
-        """What is known of a container now. ProbeBroken: the engine does not answer, or what is known is stale, and how old it is."""
+    async def current(self, container: str, *, sampled: bool = True) -> Watched:
+        """What is known of a container now; `sampled`: with figures, for which one that nobody watched before is waited.
+
+        ProbeBroken: the engine does not answer, or what is known is stale, and how old it is.
+        """
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._look())]
         for task in self._tasks:
@@ -97,7 +100,7 @@ class EngineWatch:
             raise ProbeBroken(f"{container}: {why}{self._age()}")
         watched = self._watched.get(container) or self._begin(container)
         await _wait(watched.is_known, ANSWER_SECONDS)
-        if watched.is_running:
+        if watched.is_running and sampled:
             await _wait(watched.is_sampled, watched.since + FIRST_SECONDS - time.monotonic())
         self._refuse_stale(watched)
         return watched

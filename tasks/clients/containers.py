@@ -7,6 +7,7 @@ from tasks.clients.container_engine import ContainerEngine
 from tasks.clients.container_facts import Inspected
 from tasks.clients.container_watch import EngineWatch, Watched, hold, let_go
 from tasks.clients.runtime import ContainerProcess
+from tasks.core.errors import ProbeBroken, Unreachable
 
 
 @dataclass
@@ -37,6 +38,13 @@ class ContainerClient:
     async def current(self) -> Watched:
         """What the watch knows of it; ProbeBroken where it knows nothing that holds now."""
         return await self.watch.current(self.name)
+
+    async def watched(self, *, sampled: bool) -> Watched:
+        """The same for tools, with figures where they are needed: Unreachable in place of ProbeBroken."""
+        try:
+            return await self.watch.current(self.name, sampled=sampled)
+        except ProbeBroken as error:
+            raise Unreachable(str(error)) from error
 
     async def inspect(self) -> Inspected:
         """What the engine tells now, asked anew; NotApplicable where there is no such container."""

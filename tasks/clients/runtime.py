@@ -1,18 +1,19 @@
 """How a service is started, stopped and signalled, whatever runs it. Tools that restart a server receive one."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import httpx
-import requests
 
 from blocks.schema import AnyRuntime, ContainerRuntime
 from tasks.clients.container_engine import ContainerEngine
 from tasks.clients.container_facts import Inspected, epoch_seconds, grace_seconds
+from tasks.clients.container_streams import read_output
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 
-CHANGE_SECONDS = 15.0
+CHANGE_SECONDS = 30.0
 CANNOT_START = {126, 127}
 
 
@@ -167,18 +168,27 @@ class ContainerProcess:
         NotApplicable: the container does not run, or is paused. ToolFailed: the command can't be started, or did not end in time.
         """
 
-        def execute(client: Any) -> tuple[int, str]:
-            started = client.api.exec_create(self.container, list(command))["Id"]
-            try:
-                output = bytes(client.api.exec_start(started)).decode(errors="replace")
-            except requests.exceptions.RequestException as error:
-                raise ToolFailed(f"runtime of {self.container}: {command[0]} did not end within {timeout_seconds:g} s") from error
-            code = int(client.api.exec_inspect(started)["ExitCode"])
-            if code in CANNOT_START and output.startswith("OCI runtime exec failed"):
-                raise ToolFailed(f"runtime of {self.container}: {command[0]} can't be started: {output.strip()[:300]}")
-            return code, output
+        name = f"runtime of {self.container}"
 
-        return await self.engine.call(self.container, execute, sent=False, seconds=timeout_seconds)
+        def create(client: Any) -> str:
+            return str(client.api.exec_create(self.container, list(command))["Id"])
+
+        created = await self.engine.call(self.container, create, sent=False)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                output = await read_output(self.engine.url, created)
+        except TimeoutError as error:
+            raise ToolFailed(f"{name}: {command[0]} did not end within {timeout_seconds:g} s") from error
+        except httpx.HTTPStatusError as error:
+            await self._require_running("used")
+            raise ToolFailed(f"{name}: {command[0]} can't be started: {error.response.text[:300]}") from error
+        except httpx.HTTPError as error:
+            raise Unreachable(f"{name}: the engine broke off ({type(error).__name__})") from error
+        ended = await self.engine.call(self.container, lambda client: client.api.exec_inspect(created), sent=False)
+        code = int(ended["ExitCode"])
+        if code in CANNOT_START and output.startswith("OCI runtime exec failed"):
+            raise ToolFailed(f"{name}: {command[0]} can't be started: {output.strip()[:300]}")
+        return code, output
 
     async def _require_running(self, what: str) -> None:
         state = (await self.status()).state

@@ -38,9 +38,9 @@ class Growth:
     argument: str
     measured: str
     """The value of the probe's reading that is in force."""
-    limit: Literal["memory_mib", "connections"]
+    limit: Literal["memory_mib", "connections", "cpus", "replicas"]
     """The field of the resource's limits."""
-    share: Literal["memory_percent", "connections_percent"]
+    share: Literal["memory_percent", "connections_percent", "cpu_percent"]
     """The value of the reading, and its threshold: how much of the capacity is in use, in percent."""
     unset_limit: int | None = None
     """Holds where the inventory sets no limit; none: a person is asked there."""
@@ -67,7 +67,7 @@ class Tool:
     timeout_seconds: float
     symptoms: frozenset[str] = frozenset()
     """The measured precondition: one of these symptoms must show for the policy to let the tool run in a remediation."""
-    growth: Growth | None = None
+    growth: tuple[Growth, ...] = ()
     aim: Aim | None = None
     """Holds the arguments against what was measured: whoever was not measured to be the trouble is hit only if a person agrees."""
     after: tuple[str, ...] = ()
@@ -182,7 +182,7 @@ def tool(
     undo: str | None = None,
     timeout_seconds: float = 10,
     symptoms: Collection[str] = (),
-    growth: Growth | None = None,
+    growth: Growth | tuple[Growth, ...] = (),
     aim: Aim | None = None,
     after: tuple[str, ...] = (),
     fits: Fits | None = None,
@@ -190,7 +190,8 @@ def tool(
     """Declare `async (client, args) -> Change` as a tool. A REVERSIBLE tool names its undo.
 
     `symptoms` are what it is a remedy for: in a remediation it runs only while one of them is measured.
-    `growth` names the argument that is a capacity, which a remediation only raises. `aim` says whom a step hits without need.
+    `growth` names the argument that is a capacity, which a remediation only raises; of several, those that are given.
+    `aim` says whom a step hits without need.
     `after` names milder tools that come first, and `fits` tells where this one, as the milder, finds nothing to do.
     """
 
@@ -218,7 +219,7 @@ def tool(
             undo=undo,
             timeout_seconds=timeout_seconds,
             symptoms=frozenset(symptoms),
-            growth=growth,
+            growth=(growth,) if isinstance(growth, Growth) else growth,
             aim=aim,
             after=after,
             fits=fits,

@@ -9,7 +9,7 @@ from typing import TypeGuard
 from pydantic import Field, JsonValue
 
 from blocks.schema import Autonomy, Model, Resource, Risk, Role, Rules
-from tasks.core.declare import Tool
+from tasks.core.declare import Growth, Tool
 from tasks.core.models import Attempt, Incident, Observation, OutcomeStatus, Step
 
 LOSS = {
@@ -154,17 +154,22 @@ def is_premature(tool: Tool, observation: Observation) -> bool:
 
 def _shrinks(step: Step, tool: Tool, resource: Resource, observation: Observation) -> Iterator[str]:
     """A remediation raises a capacity, above what is measured and up to its limit; to lower it is no remedy for being full."""
-    if tool.growth is None:
-        return
-    wanted, now = step.args.get(tool.growth.argument), observation.reading.values.get(tool.growth.measured)
-    if not _is_number(wanted) or not _is_number(now):
-        yield f"{tool.growth.argument} {wanted} can't be compared: {tool.growth.measured} is measured as {now}"
-    elif wanted <= now:
-        yield f"{tool.growth.argument} {wanted:g} is not above {tool.growth.measured}, which is {now:g}: a remediation only raises it"
-    else:
-        most = _limit(tool, resource)
-        if most is not None and wanted > most:
-            yield f"{tool.growth.argument} {wanted:g} is above limits.{tool.growth.limit}, which is {most}"
+    for growth in _grown(step, tool):
+        wanted, now = step.args.get(growth.argument), observation.reading.values.get(growth.measured)
+        if not _is_number(wanted) or not _is_number(now):
+            yield f"{growth.argument} {wanted} can't be compared: {growth.measured} is measured as {now}"
+        elif wanted <= now:
+            yield f"{growth.argument} {wanted:g} is not above {growth.measured}, which is {now:g}: a remediation only raises it"
+        else:
+            most = _limit(growth, resource)
+            if most is not None and wanted > most:
+                yield f"{growth.argument} {wanted:g} is above limits.{growth.limit}, which is {most}"
+
+
+def _grown(step: Step, tool: Tool) -> list[Growth]:
+    """The capacities that a step changes; one that a tool with several leaves out stays as it is."""
+    given = [growth for growth in tool.growth if step.args.get(growth.argument) is not None]
+    return given or list(tool.growth)
 
 
 def _questions(
@@ -185,8 +190,9 @@ def _questions(
     for other in milder:
         if other.name not in standing.tried and _comes_first(other, resource, observation):
             yield f"{other.name} is milder, fits what is measured, and was not tried: it comes first"
-    if tool.growth is not None and _limit(tool, resource) is None:
-        yield f"the inventory sets no limits.{tool.growth.limit}: how far it may be raised is for a person to say"
+    for growth in _grown(step, tool):
+        if _limit(growth, resource) is None:
+            yield f"the inventory sets no limits.{growth.limit}: how far it may be raised is for a person to say"
     if standing.fixes_last_hour >= rules.max_fixes_per_hour:
         yield f"{standing.fixes_last_hour} other remediations of it in the last hour reach max_fixes_per_hour, {rules.max_fixes_per_hour}"
     if standing.fixes_last_hour_overall >= rules.max_fixes_per_hour_overall:
@@ -205,13 +211,16 @@ def _comes_first(milder: Tool, resource: Resource, observation: Observation) -> 
     """Whether the milder tool could heal what is measured without a person."""
     if not _remedied(milder, observation) or (milder.fits is not None and not milder.fits(observation)):
         return False
-    if milder.growth is None:
-        return True
-    values, most = observation.reading.values, _limit(milder, resource)
-    now, share = values.get(milder.growth.measured), values.get(milder.growth.share)
+    return not milder.growth or any(_suffices(growth, resource, observation) for growth in milder.growth)
+
+
+def _suffices(growth: Growth, resource: Resource, observation: Observation) -> bool:
+    """Whether the capacity, raised as far as it may be, would be enough for what is in use."""
+    values, most = observation.reading.values, _limit(growth, resource)
+    now, share = values.get(growth.measured), values.get(growth.share)
     if most is None or not _is_number(now) or not _is_number(share):
         return False
-    threshold: float = getattr(resource.thresholds, milder.growth.share)
+    threshold: float = getattr(resource.thresholds, growth.share)
     return now < most and share * now / most < threshold
 
 
@@ -230,11 +239,9 @@ def _remedied(tool: Tool, observation: Observation) -> list[str]:
     return [finding.symptom for finding in observation.findings if finding.symptom in tool.symptoms]
 
 
-def _limit(tool: Tool, resource: Resource) -> int | None:
-    if tool.growth is None:
-        return None
-    stated: int | None = getattr(resource.limits, tool.growth.limit)
-    return tool.growth.unset_limit if stated is None else stated
+def _limit(growth: Growth, resource: Resource) -> float | None:
+    stated: float | None = getattr(resource.limits, growth.limit)
+    return growth.unset_limit if stated is None else stated
 
 
 def _is_number(value: JsonValue) -> TypeGuard[int | float]:

@@ -10,7 +10,6 @@ from pydantic import JsonValue
 from blocks.schema import Kind, Resource
 from tasks.clients.container_facts import (
     MAINTENANCE_LABEL,
-    MIB,
     Inspected,
     cpu_limit,
     created_in,
@@ -21,7 +20,7 @@ from tasks.clients.container_facts import (
     port_addresses,
 )
 from tasks.clients.container_history import History
-from tasks.clients.container_samples import Samples
+from tasks.clients.container_samples import usage
 from tasks.clients.container_watch import Watched
 from tasks.clients.containers import ContainerClient
 from tasks.core.declare import probe
@@ -97,7 +96,7 @@ async def measure(client: ContainerClient, resource: Resource) -> Reading:
     if inspected is None:
         return Reading(values={"state": "missing"})
     values = _state(inspected, watched.history.within_an_hour(time.time()))
-    values |= _usage(inspected, watched.samples) | _networks(watched, inspected)
+    values |= usage(watched.samples, memory_limit_mib(inspected), cpu_limit(inspected)) | _networks(watched, inspected)
     values["replicas"] = client.watch.replicas(inspected)
     if values["state"] == "running" and values["health"] == "unhealthy":
         values["ports_answering"] = await _ports_answering(inspected)
@@ -126,20 +125,6 @@ def _state(inspected: Inspected, history: History) -> dict[str, JsonValue]:
         "started_at": None if started_at is None else state["StartedAt"].partition(".")[0].rstrip("Z") + "Z",
         "uptime_seconds": round(time.time() - started_at, 1) if is_up and started_at is not None else None,
         "image": inspected["Config"]["Image"],
-    }
-
-
-def _usage(inspected: Inspected, samples: Samples) -> dict[str, JsonValue]:
-    memory_limit, cpus_limit = memory_limit_mib(inspected), cpu_limit(inspected)
-    memory = None if samples.last is None else samples.last.memory_bytes / MIB
-    return {
-        "memory_mib": _rounded(memory),
-        "memory_limit_mib": memory_limit,
-        "memory_percent": _share(memory, memory_limit),
-        "cpus_used": _rounded(samples.cpus),
-        "cpus_limit": cpus_limit,
-        "cpu_percent": _share(samples.cpus, cpus_limit),
-        "throttled_percent": _rounded(samples.throttled_percent),
     }
 
 
@@ -262,11 +247,3 @@ def _count(values: Mapping[str, JsonValue], name: str) -> int:
 def _list(values: Mapping[str, JsonValue], name: str) -> list[JsonValue]:
     value = values.get(name)
     return value if isinstance(value, list) else []
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 2)
-
-
-def _share(used: float | None, limit: float | None) -> float | None:
-    return None if used is None or limit is None else round(100 * used / limit, 2)

@@ -20,7 +20,7 @@ import pytest
 import redis
 import yaml
 
-from blocks.schema import Inventory, Kind
+from blocks.schema import Inventory, Kind, ProcessRuntime
 from compose.description import LabDescription, LabError, load
 from compose.lab import lab_running, running_lab
 
@@ -86,7 +86,7 @@ def test_the_inventory_describes_the_lab(lab: LabDescription) -> None:
     kinds = {resource.name: resource.kind for resource in inventory.resources}
     assert kinds == {"shop-db": Kind.POSTGRES, "shop-cache": Kind.REDIS, "shop-web": Kind.NGINX, "shop-app": Kind.HTTP}
     for resource in inventory.resources:
-        assert resource.runtime is not None
+        assert isinstance(resource.runtime, ProcessRuntime)
         with httpx.Client(transport=httpx.HTTPTransport(uds=resource.runtime.control)) as client:
             assert client.get(f"http://lab/services/{resource.runtime.service}").json()["state"] == "running"
     assert inventory.resource("shop-web").depends_on == ("shop-app",)
