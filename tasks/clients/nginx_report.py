@@ -94,6 +94,8 @@ async def _remotes(processes: Processes | None) -> dict[str, JsonValue]:
     """Established TCP connections of all workers by the other side: visitors by address, upstreams by address and port."""
     if processes is None:
         return {}
+    if processes.is_inside:
+        return {"clients": None, "upstreams": None}  # its pids are others here
     try:
         clients, upstreams = await asyncio.to_thread(_count_remotes, processes)
     except (psutil.AccessDenied, psutil.NoSuchProcess):

@@ -18,6 +18,7 @@ SMALL_LIMIT = 32
 SMALL_SHARE = 0.85
 SWING_SHARE = 0.55
 SWING_SECONDS = 1.0
+SEEN_SECONDS = 5.0
 RELEASE_SECONDS = 10.0
 SLOTS_PER_REQUEST = 2  # a proxied request takes one connection to the visitor and one to the shop
 CHANGES = ("nginx_scale_connections", "nginx_clear_connections", "nginx_reload", "nginx_restart", "nginx_revert_config")
@@ -106,15 +107,18 @@ async def nginx_short_peak(stage: Stage) -> AsyncGenerator[None]:
     """Hold 90 % of the connections until it is measured once, then let go."""
     limit = await _limit(stage)
 
+    async def is_seen() -> bool | None:
+        return True if (await stage.observe()).findings else None
+
     async def is_released() -> bool | None:
         return None if (await stage.observe()).findings else True
 
     try:
         await stage.loads.start("nginx/hold", connections=_requests(limit, SHARE), seconds=HOLD_SECONDS)
-        seen = await stage.observe()
+        seen = await poll(is_seen, seconds=SEEN_SECONDS)
         await stage.loads.stop("nginx/hold")
-        if not seen.findings:
-            raise InjectionFailedError(f"{stage.resource.name}: the peak was not measured; it is {seen.reading.values}")
+        if seen is None:
+            raise InjectionFailedError(f"{stage.resource.name}: the peak was not measured within {SEEN_SECONDS:g} s")
         if await poll(is_released, seconds=RELEASE_SECONDS) is None:
             raise InjectionFailedError(f"{stage.resource.name}: the connections are held {RELEASE_SECONDS:g} s after the downloads ended")
         yield

@@ -10,6 +10,7 @@ import httpx
 from blocks.schema import Kind
 from tasks.clients.config_file import ConfigFile, discard
 from tasks.clients.nginx import NginxClient
+from tasks.clients.nginx_configuration import KNOWN_GOOD
 from tasks.clients.polling import poll
 from tasks.core.declare import scenario
 from tasks.core.errors import NotApplicable
@@ -36,7 +37,7 @@ async def nginx_invalid_configuration(stage: Stage) -> AsyncGenerator[None]:
         limit = find(original, "worker_connections", EVENTS)
         if limit is None:
             raise InjectionFailedError(f"{stage.resource.name}: the configuration sets no worker_connections")
-        write(client.config_file(), original[: limit.args_end] + original[limit.end :])
+        await write(client.config_file(), original[: limit.args_end] + original[limit.end :])
         yield
         await require_original(stage, original)
         if (await client.require_processes()).master != master:
@@ -73,7 +74,7 @@ async def nginx_stale_upstream(stage: Stage) -> AsyncGenerator[None]:
     """Have the workers use an address that is no longer right, while the file has the right one."""
     async with kept_configuration(stage) as original:
         await load_text(stage, _elsewhere(stage, original))
-        write(stage.client().config_file(), original)
+        await write(stage.client().config_file(), original)
         yield
         await require_original(stage, original)
 
@@ -99,14 +100,16 @@ async def kept_configuration(stage: Stage) -> AsyncIterator[str]:
     client: NginxClient = stage.client()
     await client.require_processes()
     file = client.config_file()
-    original = file.read().text
-    before = await stage.observe()
-    if before.reading.values.get("config_known_good") is not True:
-        raise InjectionFailedError(f"{stage.resource.name}: its configuration was not seen serving well yet; try again in a minute")
+    content = file.read()
+    async with file.locked():
+        # As if it had been watched for a while: the runner has seen that all is well.
+        file.keep(KNOWN_GOOD, content)
     try:
-        yield original
+        yield content.text
     finally:
-        write(client.config_file(), original)
+        await write(file, content.text)
+        async with file.locked():
+            file.keep(KNOWN_GOOD, file.read())
         await load_again(stage)
 
 
@@ -156,22 +159,23 @@ def _text(stage: Stage) -> str:
     return text
 
 
-def write(file: ConfigFile, text: str) -> None:
+async def write(file: ConfigFile, text: str) -> None:
     """As an editor does it: the file changes, and Nginx is told nothing."""
-    content = file.read()
-    if content.text == text:
-        return
-    draft = file.draft(text, content)
-    try:
-        file.put(draft)
-    finally:
-        discard(draft)
+    async with file.locked():
+        content = file.read()
+        if content.text == text:
+            return
+        draft = file.draft(text, content)
+        try:
+            file.put(draft)
+        finally:
+            discard(draft)
 
 
 async def load_text(stage: Stage, text: str) -> None:
     """Write a text and have Nginx load it."""
     client: NginxClient = stage.client()
-    write(client.config_file(), text)
+    await write(client.config_file(), text)
     await client.load_config(await client.require_processes())
 
 

@@ -41,7 +41,7 @@ async def nginx_expired_certificate(stage: Stage) -> AsyncGenerator[None]:
     key = ConfigFile(client.shared_path(certificate_paths(client.config_file().read().text)[1]))
     original_key = key.read()
     try:
-        write(file, _ended_yesterday(original.text.encode(), Path(stage.resource.nginx.ca_path)))
+        await write(file, _ended_yesterday(original.text.encode(), Path(stage.resource.nginx.ca_path)))
         await client.load_config(await client.require_processes())
         yield
         wanted = read_certificate(Path(declared.certificate).read_bytes()).fingerprint
@@ -51,8 +51,8 @@ async def nginx_expired_certificate(stage: Stage) -> AsyncGenerator[None]:
             raise Unhealed(f"{stage.resource.name}: the served certificate is not the declared one")
         await require_pages(stage)
     finally:
-        write(file, original.text)
-        write(key, original_key.text)
+        await write(file, original.text)
+        await write(key, original_key.text)
         await load_again(stage)
 
 
