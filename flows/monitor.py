@@ -42,6 +42,9 @@ class Watch:
     confirmations: int = CONFIRMATIONS
     tracks: dict[str, Track] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
+    forgotten: set[str] = field(default_factory=set)
+    """Resources whose histories of before this run no longer count."""
+    is_joined: bool = False
     keep_at: float = field(default_factory=lambda: time.monotonic() + KEEP_AFTER_SECONDS)
     keeping: asyncio.Task[None] | None = None
     trends: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=TREND_LENGTH)))
@@ -137,9 +140,13 @@ async def _look(watch: Watch, sweep_every_seconds: float, window_seconds: float)
 async def _sweep(watch: Watch) -> Sweep:
     """One sweep, and a remediation for each incident that it opens."""
     await take_over_abandoned(watch.live)
-    busy = frozenset(open_fix.resource for open_fix in await watch.live.records.open_fixes(watch.live.inventory.name))
+    open_fixes = await watch.live.records.open_fixes(watch.live.inventory.name)
+    busy = frozenset(watch.remediations).union(open_fix.resource for open_fix in open_fixes)
+    # What a remediation makes of a figure is no rise or fall of its own.
+    watch.forgotten |= busy
+    watch.histories |= {name: {} for name in busy}
     watch.sweeps += 1
-    known = Known(watch.tracks, watch.histories, busy | frozenset(watch.remediations), await _escalations(watch.live))
+    known = Known(watch.tracks, watch.histories, busy, await _escalations(watch.live))
     found = await sweep(watch.sweeps, known, watch.only, watch.confirmations)
     watch.tracks, watch.histories = dict(found.detection.tracks), found.histories
     for incident in found.detection.incidents:
@@ -180,7 +187,6 @@ def _collect(watch: Watch) -> None:
         if task.done():
             del watch.remediations[name]
             watch.tracks.pop(name, None)
-            watch.histories[name] = {}  # what it was made to be is no rise of its own
             state = task.result()
             get_run_logger().info("%s: remediation ended as %s: %s", name, state.name, state.message)
 
@@ -197,8 +203,12 @@ def _keep_histories(watch: Watch) -> None:
 
 async def _hand_over(watch: Watch) -> None:
     name = watch.live.inventory.name
-    before = await watch.live.records.histories(name)
-    watch.histories |= {resource: joined(before.get(resource, {}), own) for resource, own in watch.histories.items()}
+    if not watch.is_joined:
+        # The run before went on for a moment after this one had taken over.
+        before = await watch.live.records.histories(name)
+        watch.is_joined = True
+        kept = watch.histories.keys() - watch.forgotten
+        watch.histories |= {resource: joined(before.get(resource, {}), watch.histories[resource]) for resource in kept}
     await watch.live.records.save_histories(name, watch.histories)
 
 

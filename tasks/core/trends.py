@@ -47,8 +47,8 @@ def extended(points: Points, point: Point, horizon_seconds: float) -> Points:
 
 
 def joined(before: History, own: History) -> History:
-    """Both histories as one; an empty one of one's own says that what was before no longer counts."""
-    return {metric: tuple(sorted({*before.get(metric, ()), *points})) for metric, points in own.items()}
+    """Both histories as one."""
+    return {metric: tuple(sorted({*before.get(metric, ()), *own.get(metric, ())})) for metric in {**before, **own}}
 
 
 def slope(points: Sequence[Point]) -> float:

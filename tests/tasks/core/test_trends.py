@@ -166,7 +166,7 @@ def test_histories_are_handed_over_without_a_gap() -> None:
     before: History = {"memory_percent": ((0.0, 1.0), (25.0, 2.0))}
     own: History = {"memory_percent": ((25.0, 2.0), (50.0, 3.0))}
     assert joined(before, own) == {"memory_percent": ((0.0, 1.0), (25.0, 2.0), (50.0, 3.0))}
-    assert joined(before, {}) == {}
+    assert joined(before, {}) == before
     assert remembered({}, observed(None), TRENDS, HORIZON) == {}
     assert [value for _, value in remembered({}, observed(41.128), TRENDS, HORIZON)["memory_percent"]] == [41.13]
 
