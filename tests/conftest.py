@@ -1,10 +1,13 @@
 """Real servers for the tests: one whole lab a session, and partial ones that a test module may spoil."""
 
+import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +15,9 @@ from blocks.gemini_section import BASE_URLS, KEY, MODEL
 from compose.description import LabDescription
 from compose.lab import lab_running
 from tests.tasks.engine import why_there_is_no_engine
+
+if TYPE_CHECKING:
+    from compose.container_description import ContainerLab
 
 for variable in (KEY, MODEL, *BASE_URLS):
     os.environ.pop(variable, None)  # whatever the shell has, no test asks the real Gemini
@@ -68,3 +74,19 @@ def fresh_web() -> Iterator[LabDescription]:
     """A lab of this module's own with Nginx alone: `/` answers, `/hold` keeps a request in flight for an hour."""
     with _lab("web") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def container_lab() -> Iterator["ContainerLab"]:
+    """Everything in containers, shop and traffic included: for tests with the marker `docker`. Leave it as you find it."""
+    # Needed here alone, and not quick to import.
+    from compose.container_lab import start_container_lab, stop_container_lab
+
+    project = f"evenkeel-test-{os.getpid()}"
+    with tempfile.TemporaryDirectory(prefix="evenkeel-test-") as home, ThreadPoolExecutor(1) as elsewhere:
+        directory = Path(home) / "lab"
+        # In a thread: whoever asks for it may be in an event loop of its own.
+        try:
+            yield elsewhere.submit(lambda: asyncio.run(start_container_lab(directory, project))).result()
+        finally:
+            elsewhere.submit(lambda: asyncio.run(stop_container_lab(directory, project))).result()
