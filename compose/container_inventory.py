@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from compose.compose_tool import COMPOSE_FILE
 from compose.container_description import CONTAINERS, ContainerLab
 from compose.container_project import volume_path
 from compose.description import write_private
@@ -13,15 +14,9 @@ from compose.inventory import environment, inventory
 
 SERVICES = {"shop-db": "database", "shop-cache": "cache", "shop-web": "web", "shop-app": "app"}
 """Resource -> compose service that it is."""
-LIMITS: dict[str, dict[str, Any]] = {
-    "database": {"memory_mib": 1024, "cpus": 2},
-    "cache": {"memory_mib": 512, "cpus": 1},
-    "web": {"memory_mib": 256, "cpus": 1},
-    "app": {"memory_mib": 384, "cpus": 1},
-    "replica": {"memory_mib": 384, "cpus": 1, "replicas": 4},
-    "traffic": {"memory_mib": 256, "cpus": 1},
-}
-"""How far tools may raise a container's limits; compose.yaml says where they begin."""
+GROWTH = 2
+"""How many times of what compose.yaml gives it a container may be given."""
+MOST_REPLICAS = 4
 
 
 def write_container_inventory(lab: ContainerLab) -> None:
@@ -54,12 +49,24 @@ def container_inventory(lab: ContainerLab) -> dict[str, Any]:
             "kind": "container",
             "address": lab.container(service),
             "role": "cache" if service == "cache" else "store",
-            "limits": LIMITS[service],
+            **_capacity(service),
             "runtime": {"type": "container", "container": lab.container(service), **engine},
         }
         for service, name in CONTAINERS.items()
     ]
     return document
+
+
+def _capacity(service: str) -> dict[str, Any]:
+    """Limits of what tools may do, and the calls that bring a container back to what compose.yaml gives it."""
+    declared = yaml.safe_load(COMPOSE_FILE.read_text(encoding="utf-8"))["services"][service]
+    memory_mib, cpus = int(declared["mem_limit"].removesuffix("m")), declared["cpus"]
+    limits = {"memory_mib": GROWTH * memory_mib, "cpus": GROWTH * cpus}
+    baseline: list[dict[str, Any]] = [{"tool": "docker_update_limits", "args": {"memory_mib": memory_mib, "cpus": cpus}}]
+    if service == "replica":
+        limits["replicas"] = MOST_REPLICAS
+        baseline.append({"tool": "docker_scale", "args": {"replicas": 1}})
+    return {"limits": limits, "baseline": baseline}
 
 
 async def settings_path(lab: ContainerLab) -> Path | None:
