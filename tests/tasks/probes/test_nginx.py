@@ -131,7 +131,7 @@ async def test_a_full_server_fails_the_page(nginx: NginxUnderTest) -> None:
 async def test_the_last_slot_gives_a_500_of_nginx_itself(nginx: NginxUnderTest) -> None:
     """A slot for the visitor, and none for the upstream."""
     async with upstream(nginx, answering(200)):
-        await nginx.hold(253)
+        await nginx.hold(252)
         reading, found = await observed(at_page(nginx))
     assert found == {"page_failing": Health.FAILED, "connections_high": Health.DEGRADED}
     assert (reading.values["page_status"], reading.values["page_from"]) == (500, "nginx")

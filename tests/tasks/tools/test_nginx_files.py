@@ -1,6 +1,5 @@
 """nginx_install_certificate and nginx_restore_mode on a real Nginx; effects are read by handshakes, the page and the file system."""
 
-import os
 import ssl
 import stat
 from collections.abc import AsyncIterator
@@ -113,7 +112,7 @@ async def test_a_certificate_for_another_or_of_a_stranger_is_no_expired_one(ngin
 async def test_exactly_the_declared_mode_is_restored_and_taken_back(nginx: NginxUnderTest) -> None:
     path, client = nginx.lab.web.web_root / "static", over_tls(nginx)
     path.chmod(0)
-    if os.geteuid() != 0 or obeys_modes():
+    if obeys_modes(nginx.lab):
         assert await symptoms(client) == ["page_forbidden"]
         assert (await nginx.page("/static/shop.css")).status_code == 403
     change = await nginx_restore_mode(client, RestoreMode(path=str(path)))
