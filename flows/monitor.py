@@ -14,10 +14,11 @@ from prefect import flow, get_run_logger, runtime, tags
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
+from blocks.schema import dependencies_of
 from flows.remediate import AutonomyChoice, remediate
 from tasks.connecting import Live, live
 from tasks.core.detection import CONFIRMATIONS, Escalation, Track
-from tasks.core.models import Incident
+from tasks.core.models import Health, Incident
 from tasks.core.trends import History, joined
 from tasks.planning import prepare_planner
 from tasks.probing import Known, Sweep, sweep
@@ -38,8 +39,8 @@ class Watch:
     live: Live
     run_id: str
     autonomy: AutonomyChoice = "as configured"
-    only: tuple[str, ...] = ()
-    confirmations: int = CONFIRMATIONS
+    only: frozenset[str] = frozenset()
+    """Empty: everything."""
     tracks: dict[str, Track] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
@@ -82,17 +83,15 @@ async def monitor(
         sweep_every_seconds: Time from one sweep to the next, in seconds.
         window_seconds: Time after which the run ends by itself; longer than the schedule's interval, so that a late run leaves no gap.
         autonomy: How far remediations go; `propose` is a dry run. It can only make more cautious what the inventory allows.
-        resources: Only these, until each has an incident or the window ends. Such a run takes no other's place.
+        resources: Only these and what they depend on, until each has an incident or the window ends. Such a run takes no other's place.
         cause: Why just these. It counts as the first of the two witnesses that an incident takes.
     """
     if sweep_every_seconds <= 0 or window_seconds <= 0:
         raise ValueError("sweep_every_seconds and window_seconds: give a number of seconds above 0")
     async with live(inventory) as opened:
-        only = tuple(opened.inventory.resource(name).name for name in resources or ())
-        confirmations = CONFIRMATIONS - 1 if only and cause else CONFIRMATIONS
-        watch = Watch(opened, str(runtime.flow_run.id), autonomy, only, confirmations)
-        if only:
-            why = await _look(watch, sweep_every_seconds, window_seconds)
+        watch = Watch(opened, str(runtime.flow_run.id), autonomy)
+        if resources:
+            why = await _look(watch, resources, cause, sweep_every_seconds, window_seconds)
         else:
             watch.histories = await opened.records.histories(inventory)
             await opened.records.take_over_monitor(inventory, watch.run_id, datetime.now(UTC))
@@ -125,15 +124,24 @@ async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window
         await asyncio.sleep(max(due - time.monotonic(), 0))
 
 
-async def _look(watch: Watch, sweep_every_seconds: float, window_seconds: float) -> str:
+async def _look(watch: Watch, resources: list[str], cause: str, sweep_every_seconds: float, window_seconds: float) -> str:
     """Sweep what there is a cause to look at; what is well at first may not be a moment later."""
+    known = watch.live.inventory.resources
+    asked = {watch.live.inventory.resource(name).name for name in resources}
+    watch.only = frozenset(asked.union(*(dependencies_of(name, known) for name in asked)))
+    if cause:
+        now = datetime.now(UTC)
+        watch.tracks = {name: Track(health=Health.UNKNOWN, since=now, breaches=CONFIRMATIONS - 1) for name in asked}
+    met: set[str] = set()
     deadline = time.monotonic() + window_seconds
     while True:
         found = await _sweep(watch)
-        if watch.remediations.keys() >= set(watch.only):
+        met |= watch.remediations.keys()
+        if asked <= met:
             return "each has an incident"
+        _collect(watch)
         if time.monotonic() + sweep_every_seconds > deadline:
-            return ", ".join(f"{one.resource} is {one.health}" for one in found.observations)
+            return ", ".join(f"{one.resource} is {one.health}" for one in found.observations if one.resource in asked)
         await asyncio.sleep(sweep_every_seconds)
 
 
@@ -147,7 +155,7 @@ async def _sweep(watch: Watch) -> Sweep:
     watch.histories |= {name: {} for name in busy}
     watch.sweeps += 1
     known = Known(watch.tracks, watch.histories, busy, await _escalations(watch.live))
-    found = await sweep(watch.sweeps, known, watch.only, watch.confirmations)
+    found = await sweep(watch.sweeps, known, watch.only)
     watch.tracks, watch.histories = dict(found.detection.tracks), found.histories
     for incident in found.detection.incidents:
         _start(watch, incident)

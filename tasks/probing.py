@@ -11,7 +11,7 @@ from prefect.cache_policies import NO_CACHE
 
 from blocks.schema import Resource
 from tasks.connecting import Live, current
-from tasks.core.detection import CONFIRMATIONS, Detection, Escalation, Track, detect
+from tasks.core.detection import Detection, Escalation, Track, detect
 from tasks.core.errors import ProbeBroken
 from tasks.core.models import Health, Observation
 from tasks.core.trends import History, remembered, with_predictions
@@ -79,10 +79,11 @@ async def probe_all(live: Live, resources: Sequence[Resource]) -> list[Observati
     return observations
 
 
-async def sweep_once(live: Live, known: Known, only: Collection[str] = (), confirmations: int = CONFIRMATIONS) -> Sweep:
+async def sweep_once(live: Live, known: Known, only: Collection[str] = ()) -> Sweep:
     """Measure everything, or only some resources; measure suspects once more, and detect."""
     started = time.monotonic()
-    resources = [one for one in live.inventory.resources if not only or one.name in only]
+    named = {one.name: one for one in live.inventory.resources if not only or one.name in only}
+    resources = list(named.values())
     measured = await probe_all(live, resources)
     histories = dict(known.histories)
     for resource, observation in zip(resources, measured, strict=True):
@@ -94,28 +95,19 @@ async def sweep_once(live: Live, known: Known, only: Collection[str] = (), confi
 
     def looked_ahead(seen: Sequence[Observation]) -> list[Observation]:
         return [
-            with_predictions(
-                one, live.catalog.probes[one.kind].trends, histories.get(one.resource, {}), live.inventory.resource(one.resource)
-            )
+            with_predictions(one, live.catalog.probes[one.kind].trends, histories.get(one.resource, {}), named[one.resource])
             for one in seen
         ]
 
     def found(tracks: Mapping[str, Track], seen: Sequence[Observation]) -> Detection:
-        return detect(
-            live.inventory,
-            tracks,
-            seen,
-            busy=known.busy,
-            now=datetime.now(UTC),
-            escalations=known.escalations,
-            confirmations=confirmations,
-        )
+        now = datetime.now(UTC)
+        return detect(live.inventory, tracks, seen, busy=known.busy, now=now, escalations=known.escalations)
 
     observations = {one.resource: one for one in looked_ahead(measured)}
     detection = found(known.tracks, list(observations.values()))
     if detection.suspects:
         await asyncio.sleep(CONFIRM_AFTER_SECONDS)
-        again = looked_ahead(await probe_all(live, [live.inventory.resource(name) for name in detection.suspects]))
+        again = looked_ahead(await probe_all(live, [named[name] for name in detection.suspects]))
         observations.update({one.resource: one for one in again})
         confirmed = found(detection.tracks, again)
         detection = confirmed.model_copy(
@@ -128,9 +120,9 @@ async def sweep_once(live: Live, known: Known, only: Collection[str] = (), confi
 
 
 @task(name="sweep", task_run_name="sweep {number}", cache_policy=NO_CACHE, persist_result=False)
-async def sweep(number: int, known: Known, only: Collection[str] = (), confirmations: int = CONFIRMATIONS) -> Sweep:
+async def sweep(number: int, known: Known, only: Collection[str] = ()) -> Sweep:
     """One sweep over the whole inventory, or only some of it: one task run, however many resources."""
-    found = await sweep_once(current(), known, only, confirmations)
+    found = await sweep_once(current(), known, only)
     logger = get_run_logger()
     if not known.tracks:
         healthy = sum(observation.health is Health.HEALTHY for observation in found.observations)
