@@ -1,7 +1,8 @@
 """PostgreSQL: a SELECT as the application is the symptom, its sessions explain it."""
 
 import asyncio
-import contextlib
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from pydantic import JsonValue
 
@@ -18,8 +19,9 @@ from tasks.probes.postgres_judgement import judge
 
 # A SELECT that takes longer than the latency threshold is slow; one that takes this long counts as never answered.
 SELECT_SECONDS = 2.5
-RUNTIME_SECONDS = 0.5
+RUNTIME_SECONDS = 1.0
 LOG_LINES = 60
+T = TypeVar("T")
 
 
 @probe(
@@ -100,16 +102,23 @@ async def _activity(client: PostgresClient) -> dict[str, JsonValue]:
 
 async def _runtime_view(client: PostgresClient) -> dict[str, JsonValue]:
     """State of the server's process as its runtime sees it, and what its log says of a start that failed; None where nobody can tell."""
-    state: str | None = None
-    setting: str | None = None
-    if client.runtime is not None:
-        # A runtime that does not answer is a value that is missing, and no broken probe.
-        with contextlib.suppress(EvenkeelError, TimeoutError):
-            async with asyncio.timeout(RUNTIME_SECONDS):
-                state = (await client.runtime.status()).state
-                if state != "running":
-                    setting = refused_setting(await client.runtime.log(LOG_LINES))
-    return {"runtime_state": state, "refused_setting": setting}
+    runtime = client.runtime
+    if runtime is None:
+        return {"runtime_state": None, "refused_setting": None}
+    status, log = await asyncio.gather(_in_time(runtime.status()), _in_time(runtime.log(LOG_LINES)))
+    return {
+        "runtime_state": None if status is None else status.state,
+        "refused_setting": None if log is None else refused_setting(log),
+    }
+
+
+async def _in_time(answer: Awaitable[T]) -> T | None:
+    """The answer; None where there is none: a runtime that does not answer is a value that is missing, and no broken probe."""
+    try:
+        async with asyncio.timeout(RUNTIME_SECONDS):
+            return await answer
+    except (EvenkeelError, TimeoutError):
+        return None
 
 
 async def _select(client: PostgresClient) -> dict[str, JsonValue]:

@@ -108,11 +108,14 @@ def postgres_down(context: Context) -> Iterator[Remedy]:
     Not where its process runs: then it listens somewhere else than the inventory says, and only a person knows which of the two is right.
     """
     values = context.observation.reading.values
-    if context.resource.runtime is None or values.get("runtime_state") == "running":
+    if context.resource.runtime is None:
         return
     refused = values.get("refused_setting")
     if isinstance(refused, str):
+        # Whatever its state: where it is started again and again, it runs for a moment each time.
         yield from _without_setting(context, refused)
+    if values.get("runtime_state") == "running":
+        return
     state = values.get("runtime_state") or "in an unknown state"
     why = f"no connection is accepted ({values.get('answers_error')}) and the process is {state}: a start interrupts nobody"
     yield Remedy(
@@ -129,7 +132,7 @@ def postgres_down(context: Context) -> Iterator[Remedy]:
     title="PostgreSQL hangs, recovers, refuses the application, is slow or has damaged pages: left to a person",
 )
 def postgres_left_to_a_person(_context: Context) -> Iterator[Remedy]:
-    """Do nothing: a restart harms a store that hangs or recovers and mends no login and no page, and no rule knows which index is missing."""
+    """Do nothing: a restart harms a store that hangs or recovers and mends no login and no page, and no rule knows a missing index."""
     yield from ()
 
 

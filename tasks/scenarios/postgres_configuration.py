@@ -1,5 +1,6 @@
 """Faults of PostgreSQL that somebody's change brings about: settings, rights, passwords."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -11,10 +12,12 @@ from blocks.schema import Kind
 from tasks.clients.postgres_auto_conf import auto_conf, put_lines
 from tasks.core.declare import Ending, scenario
 from tasks.core.errors import EvenkeelError
-from tasks.scenarios.postgres_sessions import as_admin, brought_up, require_no_restart, session, start_of, value
+from tasks.scenarios.postgres_sessions import POLL_SECONDS, answers, as_admin, brought_up, require_no_restart, session, start_of, value
 from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
 
 RESTART = {"postgres_restart", "postgres_scale_connections"}
+START_SECONDS = 10.0
+LOG_LINES = 3
 PRELOADED = "shared_preload_libraries"
 # Rights are compared, not their text: an owner's own stand nowhere until one of them is taken away.
 RIGHTS = """
@@ -80,19 +83,19 @@ async def postgres_right_revoked(stage: Stage) -> AsyncGenerator[None]:
     resource_kind=Kind.POSTGRES,
     symptoms={"down"},
     also={"shop-app"},
-    runtimes={"process"},
     catalogue=(19,),
 )
 async def postgres_library_mistyped(stage: Stage) -> AsyncGenerator[None]:
     """Preload a library whose name is mistyped, by ALTER SYSTEM, and restart."""
-    runtime = stage.runtime()
+    file = auto_conf(stage.client())  # without it there is no way back
     system = await value(stage, "SELECT system_identifier FROM pg_control_system()")
     try:
         await as_admin(stage, "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statement'")
         # It is the start that fails, which is what is wanted.
         with suppress(EvenkeelError):
-            await runtime.restart()
-        if (await runtime.status()).state == "running":
+            await stage.runtime().restart()
+        await _until_failed(stage)
+        if await answers(stage):
             raise InjectionFailedError(f"{stage.resource.name}: runs, although a library that it preloads does not exist")
         yield
         if await value(stage, "SELECT system_identifier FROM pg_control_system()") != system:
@@ -100,12 +103,20 @@ async def postgres_library_mistyped(stage: Stage) -> AsyncGenerator[None]:
         if await value(stage, "SELECT current_setting('max_connections')") != "100":
             raise Unhealed("other settings were changed too")
     finally:
-        if (await runtime.status()).state != "running":
-            file = auto_conf(stage.client())
+        if not await answers(stage):
             async with file.locked():
                 put_lines(file, PRELOADED, [])
         await brought_up(stage)
         await as_admin(stage, "ALTER SYSTEM RESET shared_preload_libraries")
+
+
+async def _until_failed(stage: Stage) -> None:
+    """Wait until the server has tried to start: what runs it may not wait for that."""
+    deadline = asyncio.get_running_loop().time() + START_SECONDS
+    while not any("FATAL" in line for line in await stage.runtime().log(LOG_LINES)):
+        if asyncio.get_running_loop().time() > deadline:
+            raise InjectionFailedError(f"{stage.resource.name}: its log tells of no failed start within {START_SECONDS:g} s")
+        await asyncio.sleep(POLL_SECONDS)
 
 
 @scenario(

@@ -9,7 +9,6 @@ import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.sql import Composed
 
-from tasks.core.errors import NotApplicable
 from tasks.scenarios.sessions import conninfo
 from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
 
@@ -73,22 +72,25 @@ async def until(stage: Stage, query: LiteralString, *params: object, seconds: fl
         await asyncio.sleep(POLL_SECONDS)
 
 
+async def answers(stage: Stage) -> bool:
+    """Whether the server lets somebody in."""
+    try:
+        await value(stage, "SELECT 1")
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 async def brought_up(stage: Stage) -> None:
-    """Start the server where it does not run, and wait until it lets somebody in."""
-    runtime = stage.runtime()
-    if (await runtime.status()).state != "running":
-        with suppress(NotApplicable):
-            await runtime.start()
+    """Start the server where it lets nobody in, and wait until it does; InjectionFailedError at the deadline."""
+    if await answers(stage):
+        return
+    await stage.runtime().restart()
     deadline = asyncio.get_running_loop().time() + UP_SECONDS
-    while True:
-        try:
-            await value(stage, "SELECT 1")
-        except psycopg.OperationalError:
-            if asyncio.get_running_loop().time() > deadline:
-                raise
-            await asyncio.sleep(POLL_SECONDS)
-        else:
-            return
+    while not await answers(stage):
+        if asyncio.get_running_loop().time() > deadline:
+            raise InjectionFailedError(f"{stage.resource.name}: lets nobody in {UP_SECONDS:g} s after its restart")
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def start_of(stage: Stage) -> Any:

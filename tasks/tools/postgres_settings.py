@@ -134,15 +134,16 @@ async def postgres_reset_setting(client: PostgresClient, args: ResetSetting) -> 
 async def postgres_revert_setting(client: PostgresClient, args: RevertSetting) -> Change:
     """Take a setting that the log refuses out of postgresql.auto.conf, and start the server.
 
-    Reads back pg_postmaster_start_time(). Raises NotApplicable while the server runs, where the log's last start names another setting or
-    the file does not set it; ToolFailed when the server does not start without it (the line is in the file again), Unreachable or
+    Reads back pg_postmaster_start_time(). Raises NotApplicable while the server answers, where the log's last start names another setting
+    or the file does not set it; ToolFailed when the server does not start without it (the line is in the file again), Unreachable or
     OutcomeUnknown when its runtime does not answer.
     """
     name, setting = client.resource.name, args.setting.lower()
     runtime = require_runtime(client.runtime, name)
-    state = (await runtime.status()).state
-    if state == "running":
-        raise NotApplicable(f"{name}: the server runs, so no setting keeps it from starting")
+    # Asked itself and not its runtime: where that starts it again and again, it runs for a moment each time.
+    before = await start_of(client)
+    if before is not None:
+        raise NotApplicable(f"{name}: the server answers, so no setting keeps it from starting")
     refused = refused_setting(await runtime.log(LOG_LINES))
     if refused is None or refused.lower() != setting:
         raise NotApplicable(f"{name}: the log of the last start refuses {refused or 'no setting'}, not {setting}")
@@ -155,7 +156,7 @@ async def postgres_revert_setting(client: PostgresClient, args: RevertSetting) -
             )
         put_lines(file, setting, [])
         try:
-            start = await started(client, runtime, runtime.start(), await start_of(client))
+            start = await started(client, runtime, runtime.restart(), before)
         except (NotApplicable, ToolFailed) as error:
             put_lines(file, setting, lines)
             raise ToolFailed(f"{error}; it is not {setting} alone, which is set as before") from error
