@@ -1,8 +1,10 @@
 """The watcher on real servers: an alert heals what the scheduled monitor, which is held, would not; and a rise is met before it hurts."""
 
 import asyncio
+import os
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,15 +19,20 @@ from pydantic import SecretStr
 
 from blocks.alerts import load_alerts, save_alerts
 from blocks.alerts_section import Alerts
+from blocks.inventory import save_inventory
+from blocks.schema import Inventory, Kind, Resource, Rules
+from compose.control_plane import ControlPlane
 from compose.description import LabDescription, free_ports
+from flows.monitor import monitor
 from flows.remediate import remediate
 from flows.watch import watch
-from tasks.connecting import Live
+from tasks.connecting import Live, live
 from tasks.core.detection import open_incident
 from tasks.core.models import Finding, Forecast, Health, Verdict
 from tasks.core.trends import still_predicted
 from tasks.probing import probe_resource
 from tests.flows.cache_fault import empty, fill, maxmemory_mib
+from tests.tasks.engine import container, docker
 
 pytestmark = pytest.mark.timeout(120)
 TOKEN = "a-token-of-the-tests"
@@ -110,54 +117,106 @@ async def test_an_alert_heals_while_the_scheduled_monitor_is_held(opened: Live, 
 
 
 async def verdict(opened: Live, since: datetime) -> None:
+    async def is_closed() -> bool:
+        return any(one.verdict for one in await opened.records.history(inventory=opened.inventory.name, since=since, limit=5))
+
+    await until(is_closed)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     deadline = time.monotonic() + 60
-    while not any(one.verdict for one in await opened.records.history(inventory="lab", since=since, limit=5)):
-        assert time.monotonic() < deadline, "not healed in time"
+    while not await condition():
+        assert time.monotonic() < deadline, "not reached in time"
         await asyncio.sleep(0.1)
 
 
+async def steady(opened: Live, resource: Resource) -> bool:
+    """Whether the watcher is at work, and has seen the resource well."""
+    holder = await opened.records.current_monitor(f"{opened.inventory.name}/events")
+    return holder is not None and holder[1] is not None and (await probe_resource(opened, resource)).health is Health.HEALTHY
+
+
 @pytest.mark.slow
-async def test_a_rise_is_met_by_what_nobody_feels(opened: Live, lab: LabDescription) -> None:
-    """What the monitor would have predicted: at 80 % and rising by a point each 20 s, so that 95 % is reached within the horizon."""
+@pytest.mark.docker
+async def test_a_killed_process_is_seen_by_the_engines_event(prefect_server: ControlPlane) -> None:
+    with container() as name:
+        resource = Resource(name="box", kind=Kind.CONTAINER, address=name)
+        inventory = Inventory(name="boxes", resources=(resource,), rules=Rules(settle_seconds=0.5, cooldown_seconds=0))
+        async with get_client() as client:
+            await save_inventory(client, inventory)
+        async with live("boxes") as opened:
+            run: asyncio.Task[State[Any]] = asyncio.ensure_future(watch("boxes", 300, return_state=True))
+            try:
+                await until(lambda: steady(opened, resource))
+                since = datetime.now(UTC)
+                process = int(docker("inspect", "-f", "{{.State.Pid}}", name))
+                killed_at = datetime.now(UTC)
+                os.kill(process, signal.SIGKILL)
+                await verdict(opened, since)
+                # And while the scheduled monitor sees it too, it is healed once.
+                scheduled = asyncio.ensure_future(monitor("boxes", 0.2, 6, return_state=True))
+                await asyncio.sleep(1)
+                again = datetime.now(UTC)
+                docker("kill", "--signal", "KILL", name)
+                await verdict(opened, again)
+                await scheduled
+                holder = await opened.records.current_monitor("boxes")
+            finally:
+                await opened.records.take_over_monitor("boxes/events", "the tests", datetime.now(UTC))
+                state = await run
+            second, record = await opened.records.history(inventory="boxes", since=since, limit=5)
+            assert second.opened_at >= again
+            assert second.verdict is Verdict.COMPLETED, second.message
+            print(f"kill -9 -> detected {(record.opened_at - killed_at).total_seconds():.3f} s, {record.timings}")
+            assert record.verdict is Verdict.COMPLETED, record.message
+            assert docker("inspect", "-f", "{{.State.Running}}", name) == "true"
+            assert f"Look at box: container {name} died (exit code 137)" in [look.name for look in await looks_of(state)]
+            assert await opened.records.current_monitor("boxes") == holder
+
+
+@pytest.mark.slow
+async def test_a_rise_that_the_run_before_has_seen_is_met_by_what_nobody_feels(opened: Live, lab: LabDescription) -> None:
+    """At 80 % and rising by 1.8 points a minute: 95 % is 8 minutes away, within the horizon."""
+    since = datetime.now(UTC)
+    now = since.timestamp() - 26
+    risen = tuple((now - 25 * age, 80 - 0.03 * (26 + 25 * age)) for age in range(71, -1, -1))
+    await opened.records.save_histories("lab", {"shop-cache": {"memory_percent": risen}})
     assert await fill(lab, 80) >= 80
     try:
-        resource = opened.inventory.resource("shop-cache")
-        rising = Finding(
-            symptom="memory_high", health=Health.DEGRADED, summary="", forecast=Forecast(metric="memory_percent", per_second=0.05)
-        )
-        observation = still_predicted(await probe_resource(opened, resource), [rising], resource)
-        assert observation.predicted
-        incident = open_incident("lab", observation, datetime.now(UTC))
-        state: State[Any] = await remediate("shop-cache", incident=incident, return_state=True)
-        assert state.name == Verdict.COMPLETED.value, state.message
-        record = await opened.records.get(incident.id)
-        assert record is not None
+        await monitor("lab", 1, 4)
+        (record,) = await opened.records.history(inventory="lab", since=since, limit=5)
+        assert record.before.predicted
+        assert record.incident.summary.startswith("predicted: memory_percent is 80")
+        assert record.verdict is Verdict.COMPLETED, record.message
         assert [one.step.tool for one in record.attempts[0].outcomes] == ["redis_set_maxmemory"]
         assert await maxmemory_mib(lab) > 64
-        # The raise was the one reversible remedy: nothing is left to do for a prediction, and nothing that is felt is done.
-        assert await fill(lab, 80) >= 80
-        full = resource.model_copy(update={"limits": resource.limits.model_copy(update={"memory_mib": None})})
-        await without_room(opened, full, rising)
+        # The rise was dealt with: it is no rise of the next run.
+        assert len((await opened.records.histories("lab"))["shop-cache"]["memory_percent"]) <= 1
     finally:
         await empty(lab)
+        await opened.records.save_histories("lab", {"shop-cache": {}})
 
 
-async def without_room(opened: Live, resource: Any, rising: Finding) -> None:
+@pytest.mark.slow
+async def test_nothing_that_is_felt_is_done_for_a_prediction(opened: Live, lab: LabDescription) -> None:
+    assert await fill(lab, 80) >= 80
     before = opened.inventory
-    opened.inventory = before.model_copy(
-        update={"resources": tuple(resource if one.name == resource.name else one for one in before.resources)}
-    )
+    resource = before.resource("shop-cache")
+    full = resource.model_copy(update={"limits": resource.limits.model_copy(update={"memory_mib": None})})
+    opened.inventory = before.model_copy(update={"resources": tuple(full if one.name == full.name else one for one in before.resources)})
     try:
-        observation = still_predicted(await probe_resource(opened, resource), [rising], resource)
-        incident = open_incident("lab", observation, datetime.now(UTC))
-        state: State[Any] = await remediate(resource.name, incident=incident, return_state=True)
+        pace = Forecast(metric="memory_percent", per_second=0.05)
+        rising = Finding(symptom="memory_high", health=Health.DEGRADED, summary="", forecast=pace)
+        incident = open_incident("lab", still_predicted(await probe_resource(opened, full), [rising], full), datetime.now(UTC))
+        state: State[Any] = await remediate("shop-cache", incident=incident, return_state=True)
         assert state.name == Verdict.NO_ACTION_NEEDED.value, state.message
-        assert "only predicted" in str(state.message)
+        assert "redis_evict_to was planned, but memory_high is only predicted" in str(state.message)
         record = await opened.records.get(incident.id)
         assert record is not None
         assert record.attempts[0].outcomes == ()
     finally:
         opened.inventory = before
+        await empty(lab)
 
 
 async def test_a_watcher_without_anything_to_watch_says_so(opened: Live) -> None:
