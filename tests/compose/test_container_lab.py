@@ -17,10 +17,13 @@ import psycopg
 import pytest
 import redis
 
+from blocks.inventory_file import parse_inventory
+from blocks.register import read_environment_file
 from compose.container_description import CONTAINERS, ContainerLab
-from compose.container_lab import running_container_lab, start_container_lab
-from compose.description import LabError
-from tests.tasks.engine import docker, inspected
+from compose.container_lab import running_container_lab
+from tasks.clients.containers import open_container
+from tasks.tools.containers_limits import Scale, docker_scale
+from tests.tasks.engine import IDLE, IMAGE, docker, inspected
 
 # The first test waits for the lab, and that may be for its images.
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -122,6 +125,22 @@ def test_one_of_two_replicas_is_enough(container_lab: ContainerLab) -> None:
     until(lambda: health_of(replica) == "healthy")
 
 
+async def test_the_replicas_are_scaled_from_the_labs_own_files(container_lab: ContainerLab) -> None:
+    environment = read_environment_file(container_lab.environment_path.read_text(encoding="utf-8"))
+    inventory = parse_inventory(container_lab.inventory_path.read_text(encoding="utf-8"), environment).inventory
+    client = open_container(inventory.resource(CONTAINERS["replica"]))
+    second = container_lab.container("replica").removesuffix("1") + "2"
+    try:
+        await docker_scale(client, Scale(replicas=2))
+        assert inspected(second)["State"]["Running"]
+        known = docker("exec", container_lab.container("web"), "getent", "ahostsv4", "shop")
+        assert len({line.split()[0] for line in known.splitlines()}) == 3
+    finally:
+        await docker_scale(client, Scale(replicas=1))
+        await client.close()
+    assert second not in docker("ps", "--all", "--format={{.Names}}").splitlines()
+
+
 def test_a_killed_server_comes_back_with_its_data(container_lab: ContainerLab) -> None:
     name = container_lab.container("database")
     count = "SELECT count(*) FROM orders WHERE customer LIKE 'customer-%'"
@@ -145,41 +164,48 @@ def test_a_container_gets_no_more_memory_than_its_limit(container_lab: Container
     until(lambda: answers(f"{container_lab.traffic.url}stats"))
 
 
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the lab's command as a person would, without a Prefect server to register with."""
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    line = [sys.executable, "-m", "compose.container_lab", *arguments]
+    return subprocess.run(line, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+
 def test_up_again_changes_nothing_and_elsewhere_is_refused(container_lab: ContainerLab, tmp_path: Path) -> None:
+    described = container_lab.inventory_path.read_text(encoding="utf-8")
     identities = [inspected(container_lab.container(service))["Id"] for service in CONTAINERS]
-    assert asyncio.run(start_container_lab(container_lab.directory, container_lab.project)) == container_lab
-    assert [inspected(container_lab.container(service))["Id"] for service in CONTAINERS] == identities
+    up = command("up", "--directory", str(container_lab.directory), "--project", container_lab.project)
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert container_lab.container("web") in up.stdout
 
     async def use() -> None:
-        async with running_container_lab(container_lab.directory, container_lab.project):
-            pass
+        async with running_container_lab(container_lab.directory, container_lab.project) as lab:
+            assert lab == container_lab
 
     asyncio.run(use())
+    assert [inspected(container_lab.container(service))["Id"] for service in CONTAINERS] == identities
+    assert container_lab.inventory_path.read_text(encoding="utf-8") == described
     assert answers(f"{container_lab.web.url}products/1")
-    with pytest.raises(LabError, match=r"is the lab in .*; end that one"):
-        asyncio.run(start_container_lab(tmp_path / "other", container_lab.project))
+    for name in ("up", "down"):
+        refused = command(name, "--directory", str(tmp_path / "other"), "--project", container_lab.project)
+        assert refused.returncode == 2
+        assert "end that one, or give another name" in " ".join(refused.stdout.split())
 
 
-def test_the_command_starts_it_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    project = f"evenkeel-command-{os.getpid()}"
-
-    def command(name: str, *options: str) -> subprocess.CompletedProcess[str]:
-        arguments = [sys.executable, "-m", "compose.container_lab", name, "--directory", str(tmp_path / "lab"), *options]
-        environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
-        return subprocess.run(arguments, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=500, check=False)
+def test_down_removes_what_a_lab_whose_directory_is_gone_left(tmp_path: Path) -> None:
+    project = f"evenkeel-left-{os.getpid()}"
+    label = f"com.docker.compose.project={project}"
 
     def left() -> list[str]:
-        of_project = f"--filter=label=com.docker.compose.project={project}"
         kinds = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
-        return [line for kind in kinds for line in docker(*kind, "--quiet", of_project).splitlines()]
+        return [line for kind in kinds for line in docker(*kind, "--quiet", f"--filter=label={label}").splitlines()]
 
-    try:
-        up = command("up", "--project", project)
-        assert up.returncode == 0, up.stdout + up.stderr
-        assert len(left()) == len(CONTAINERS) + 1 + 2  # a network and two volumes
-        assert f"{project}-web-1" in command("status").stdout
-    finally:
-        down = command("down")
+    docker("network", "create", "--label", label, f"{project}_shop")
+    docker("volume", "create", "--label", label, f"{project}_cache")
+    options = (f"--label=evenkeel.directory={tmp_path}/gone", f"--network={project}_shop", f"--volume={project}_cache:/data")
+    docker("run", "--detach", "--label", label, *options, IMAGE, *IDLE)
+    assert len(left()) == 3
+    down = command("down", "--directory", str(tmp_path / "lab"), "--project", project)
     assert "removed" in down.stdout, down.stdout + down.stderr
     assert left() == []
-    assert "nothing was left" in command("down").stdout
+    assert "nothing was left" in command("down", "--directory", str(tmp_path / "lab"), "--project", project).stdout
