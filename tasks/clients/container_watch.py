@@ -76,6 +76,8 @@ class EngineWatch:
     def __init__(self, url: str) -> None:
         self.engine = ContainerEngine(url)
         self._http = open_http(url)
+        # Apart: among the connections of hundreds of streams to find a free one takes longer than the answer.
+        self._asking = open_http(url)
         self._watched: dict[str, Watched] = {}
         self._histories: dict[str, History] = {}
         self._services: dict[tuple[str, str], set[str]] = {}
@@ -116,7 +118,7 @@ class EngineWatch:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._http.aclose()
+        await asyncio.gather(self._http.aclose(), self._asking.aclose())
 
     def _refuse_stale(self, watched: Watched) -> None:
         now = time.monotonic()
@@ -133,7 +135,7 @@ class EngineWatch:
 
     async def _ping(self) -> str:
         try:
-            response = await self._http.get("/_ping", timeout=ANSWER_SECONDS)
+            response = await self._asking.get("/_ping", timeout=ANSWER_SECONDS)
         except httpx.TimeoutException:
             return f"the engine at {self.engine.url} did not answer within {ANSWER_SECONDS:g} s"
         except httpx.TransportError as error:
