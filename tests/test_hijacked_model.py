@@ -274,8 +274,11 @@ def test_what_survives_is_exactly_what_is_explained(incident: str) -> None:
         assert all(now < args[name] <= most for args in boxes if args.get(name) is not None), report()  # type: ignore[operator]
 
 
-def test_the_numbers_are_known() -> None:
-    assert tuple(numbers().values()) == (70, 5460, 3785, 264950, 218, 17150, 80), report()
+def test_of_more_than_100000_steps_fewer_than_one_in_500_survives() -> None:
+    found = numbers()
+    assert found["incidents"] >= 30
+    assert found["schema-valid steps in all"] > 100_000
+    assert 500 * found["survive"] < found["schema-valid steps in all"], report()
 
 
 @given(incident=st.sampled_from(list(READINGS)), data=st.data())

@@ -52,6 +52,11 @@ Fits = Callable[[Observation], bool]
 """What was measured -> whether a tool finds something to do there without a person."""
 
 
+def measured(*symptoms: str) -> Fits:
+    """Fits where one of these symptoms is measured."""
+    return lambda observation: any(finding.symptom in symptoms for finding in observation.findings)
+
+
 @dataclass(frozen=True)
 class Tool:
     """A typed action on one kind of resource."""
@@ -73,7 +78,10 @@ class Tool:
     after: tuple[str, ...] = ()
     """Milder tools: while one of them is a remedy, fits and was not tried in this remediation, a person is asked."""
     fits: Fits | None = None
-    """Whether it counts as a milder tool that comes first; none: always. A growth that can't suffice never does."""
+    """Whether it counts as a milder tool that comes first; none: always. A growth that can't suffice never does.
+
+    Of a reading that takes arguments: whether a model is offered it for its first plan; none: only after one that did not help.
+    """
 
 
 @dataclass(frozen=True)

@@ -34,15 +34,20 @@ Read = Callable[[Step], Awaitable[dict[str, JsonValue]]]
 def open_readings(tools: Mapping[str, Tool], context: Context) -> dict[str, Tool]:
     """The read-only tools of the incident's kind whose result the context does not hold.
 
-    Those without required arguments were read while the context was gathered, so what is left needs an argument that only a
-    reader of the context can choose. A reading that failed then counts as read: that a server does not answer is a fact. Where
-    nothing is left the context suffices, and no request is spent on asking.
+    Those without arguments were read while the context was gathered, so what is left needs an argument that only a reader of the
+    context can choose. A reading that failed then counts as read: that a server does not answer is a fact. For a first plan only
+    those are left that fit what is measured; after one that did not help, all. Where nothing is left the context suffices, and no
+    request is spent on asking.
     """
     return {
         name: tool
         for name, tool in sorted(tools.items())
-        if tool.service is context.incident.kind and tool.risk is Risk.READ_ONLY and name not in context.facts
+        if tool.service is context.incident.kind and tool.risk is Risk.READ_ONLY and name not in context.facts and _helps(tool, context)
     }
+
+
+def _helps(tool: Tool, context: Context) -> bool:
+    return bool(context.attempts) or (tool.fits is not None and tool.fits(context.observation))
 
 
 class Investigation:

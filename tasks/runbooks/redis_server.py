@@ -123,10 +123,12 @@ def _raised_limit(context: Context) -> int | None:
 
 
 def _evict_percent(context: Context) -> int | None:
-    """70, or less where the threshold is so low that 70 % would not be healthy; None where there is nothing to evict to."""
-    percent = min(EVICT_TO_PERCENT, math.floor(context.resource.thresholds.memory_percent * 0.75))
+    """70, or less where threshold or use are so low that 70 % would not be healthy or not less; None where there is hardly anything."""
     share = _number(context, "memory_percent")
-    return percent if share is not None and 10 <= percent < share else None
+    if share is None:
+        return None
+    percent = min(EVICT_TO_PERCENT, math.floor(min(context.resource.thresholds.memory_percent, share) * 0.75))
+    return percent if percent >= 10 else None
 
 
 def _was_tried(context: Context, tool: str) -> bool:

@@ -18,7 +18,7 @@ from tasks.clients.container_facts import (
 )
 from tasks.clients.container_samples import usage
 from tasks.clients.containers import ContainerClient
-from tasks.core.declare import NoArgs, ToolArgs, tool
+from tasks.core.declare import NoArgs, ToolArgs, measured, tool
 from tasks.core.log_templates import count_templates
 from tasks.core.models import Change
 from tasks.core.redaction import Redactor
@@ -40,7 +40,13 @@ class ReadLogs(ToolArgs):
     minutes: int = Field(60, ge=1, le=1440, description="How far back.")
 
 
-@tool(service=Kind.CONTAINER, risk=Risk.READ_ONLY, title="Read the log", timeout_seconds=25)
+@tool(
+    service=Kind.CONTAINER,
+    risk=Risk.READ_ONLY,
+    title="Read the log",
+    timeout_seconds=25,
+    fits=measured("container_down", "crash_looping", "unhealthy"),
+)
 async def docker_logs(client: ContainerClient, args: ReadLogs) -> Change:
     """Read its log: lines of a level and above, as templates with their counts, or the lines themselves."""
     since = int(time.time()) - 60 * args.minutes

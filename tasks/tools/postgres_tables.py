@@ -10,7 +10,7 @@ from blocks.schema import Kind, Risk
 from tasks.clients.postgres import PostgresClient, Row
 from tasks.clients.postgres_activity import AGE_SECONDS, FINGERPRINT
 from tasks.clients.postgres_upkeep import AUTOVACUUM_IS_OFF
-from tasks.core.declare import ToolArgs, tool
+from tasks.core.declare import ToolArgs, measured, tool
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed
 from tasks.core.models import Change, Observation
 
@@ -101,7 +101,7 @@ def _always(args: Mapping[str, JsonValue], _observation: Observation) -> str:
     return f"every write to {args.get('table')} from now on, which has the index to keep"
 
 
-@tool(service=Kind.POSTGRES, risk=Risk.READ_ONLY, title="Look at a table")
+@tool(service=Kind.POSTGRES, risk=Risk.READ_ONLY, title="Look at a table", fits=measured("slow", "dead_rows", "table_scans"))
 async def postgres_table_stats(client: PostgresClient, args: TableStats) -> Change:
     """Show a table's size, dead rows, scans, columns, indexes, and statements that name it now.
 

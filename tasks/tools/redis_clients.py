@@ -9,7 +9,7 @@ from blocks.schema import Kind, Risk
 from tasks.clients.polling import poll
 from tasks.clients.redis_server import RedisClient, alone, translated
 from tasks.clients.redis_sessions import Group, Session, largest_groups, sessions_of
-from tasks.core.declare import ToolArgs, tool
+from tasks.core.declare import ToolArgs, measured, tool
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 from tasks.core.models import Change, Observation
 
@@ -70,7 +70,7 @@ def _holders_of_half(observation: Observation) -> set[tuple[JsonValue, JsonValue
     return found
 
 
-@tool(service=Kind.REDIS, risk=Risk.READ_ONLY, title="Look at the clients")
+@tool(service=Kind.REDIS, risk=Risk.READ_ONLY, title="Look at the clients", fits=measured("clients_high", "clients_exhausted"))
 async def redis_clients(client: RedisClient, args: ListClients) -> Change:
     """Show who is connected: the largest groups of clients, and those that have been idle for longest.
 

@@ -7,33 +7,27 @@ import asyncio
 import re
 import sys
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
-from pydantic import Field, JsonValue
 from redis import Redis as SyncRedis
 
 from blocks.documents import write
 from blocks.gemini import save_gemini
 from blocks.inventory import load_inventory, save_inventory
-from blocks.schema import Kind, Risk, Rules
+from blocks.schema import Rules
 from compose.control_plane import ControlPlane
 from compose.description import LabDescription, free_ports
 from compose.gemini_server import GeminiServer
 from compose.gemini_wire import SIGNATURE, Answer, Request, Script, calling, in_turn, refusal, said
 from flows.remediate import remediate
 from flows.reset import reset
-from tasks.clients.redis_server import RedisClient
 from tasks.connecting import live
-from tasks.core.declare import Tool, ToolArgs, declaration_of, tool
-from tasks.core.models import Change, FixRecord, OutcomeStatus, Verdict
-from tasks.core.prompts import data_block
+from tasks.core.models import FixRecord, OutcomeStatus, Verdict
 from tasks.planners.gemini_client import load_sdk
 from tests.flows.cache_fault import connect, maxmemory_mib
 from tests.flows.full_cache import FOUND_MIB, PATIENT, Ground, block, condition, fill_up
@@ -213,48 +207,28 @@ async def test_what_the_policy_denies_is_not_done(ground: Ground, denied: dict[s
     assert record.attempts[0].decisions[0].startswith("deny")
 
 
-class KeyName(ToolArgs):
-    """Which key."""
-
-    key: str = Field(max_length=100, description="Name of the key.")
-
-
-@tool(service=Kind.REDIS, risk=Risk.READ_ONLY, title="Length of a key")
-async def redis_length(client: RedisClient, args: KeyName) -> Change:
-    """Read how many bytes a key holds."""
-    values: dict[str, JsonValue] = {"bytes": int(await client.redis.strlen(args.key))}
-    return Change(before=values, after=values)
-
-
-async def test_what_the_model_reads_while_investigating_reaches_its_plan_and_the_record(ground: Ground) -> None:
-    catalog, declared = ground.opened.catalog, declaration_of(redis_length)
-    assert isinstance(declared, Tool)
-    ground.opened.catalog = replace(catalog, tools=MappingProxyType({**catalog.tools, declared.name: declared}))
-    asked = calling(("redis_length", {"key": "page:test-0"}), ("redis_flush", {}))
-    verdict, record, requests = await healed_by(ground, asked, calling(("done", {})), planned(step()))
-    assert (verdict, record.planner, len(requests)) == ("Completed", "gemini:gemini-test", 3)
-    assert set(requests[0].functions) == {"redis_length", "done"}
-    read, refused = requests[1].function_responses
-    assert (read["name"], read["response"]) == ("redis_length", {"output": data_block('{"bytes": 200000}')})
-    assert "error" in refused["response"]
-    assert SIGNATURE in requests[1].whole
-    assert "200000" in requests[2].text
-    assert any(note.startswith("investigated: redis_length") and "200000" in note for note in record.attempts[0].plan.notes)
-
-
-async def test_the_next_plan_is_told_what_was_done_and_read_afterwards(ground: Ground) -> None:
+async def test_the_next_plan_is_told_what_was_done_and_what_the_model_reads_before_it(ground: Ground) -> None:
     useless = step(args={"mebibytes": 64.0625})
-    verdict, record, requests = await healed_by(ground, planned(useless, diagnosis="wrong guess"), planned(step()))
-    assert (verdict, len(record.attempts), len(requests)) == ("Completed", 2, 2)
+    asked = calling(("redis_prefix_info", {"prefix": "page:test-"}), ("redis_flush", {}))
+    verdict, record, requests = await healed_by(
+        ground, planned(useless, diagnosis="wrong guess"), asked, calling(("done", {})), planned(step())
+    )
+    assert (verdict, len(record.attempts), len(requests)) == ("Completed", 2, 4)
     assert [(one.step.tool, one.undoes, one.status) for one in record.attempts[0].outcomes] == [
         ("redis_set_maxmemory", False, OutcomeStatus.DONE),
         ("redis_set_maxmemory", True, OutcomeStatus.DONE),
     ]
-    asked_first, asked_again = (request.text for request in requests)
-    assert "wrong guess" not in asked_first
-    assert "64.062" not in asked_first
+    first, looks, read, last = requests
+    assert (first.functions, set(looks.functions)) == ((), {"redis_prefix_info", "done"})
+    assert "64.062" not in first.text
     for told in ("wrong guess", '"planned":[{"tool":"redis_set_maxmemory"', "64.062", "memory_percent"):
-        assert told in asked_again
+        assert told in last.text
+    found, refused = read.function_responses
+    assert "page:test-0" in found["response"]["output"]
+    assert "error" in refused["response"]
+    assert SIGNATURE in read.whole
+    assert "page:test-0" in last.text.partition("What you read since:")[2]
+    assert any(note.startswith("investigated: redis_prefix_info") and "page:test-0" in note for note in record.attempts[1].plan.notes)
 
 
 READ_CIRCUIT = f"""

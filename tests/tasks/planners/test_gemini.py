@@ -11,10 +11,11 @@ from pydantic import Field, JsonValue
 from blocks.schema import Kind, Risk, Rules
 from compose.gemini_wire import Answer, calling, in_turn, refusal, said, silent, structured
 from tasks.catalog import Catalog, load_catalog, summarise
-from tasks.core.declare import Tool, ToolArgs
+from tasks.core.declare import Tool, ToolArgs, measured
 from tasks.core.errors import Unreachable
-from tasks.core.models import Attempt, Change, Context, Decision, Plan, Step
+from tasks.core.models import Attempt, Change, Context, Decision, Finding, Health, Plan, Step
 from tasks.core.prompts import BLOCK_BEGIN, BLOCK_END
+from tasks.planners.investigation import open_readings
 from tests.tasks.planners.conftest import ACCOUNT, GOOD, KEY, OpenDesk, answer, step
 
 
@@ -125,7 +126,7 @@ async def test_an_earlier_attempt_reaches_the_model(desk: OpenDesk, context: Con
     attempt = Attempt(plan=failed, observed=context.observation, after=context.observation, comment="not during the sale, please")
     async with desk(in_turn(answer())) as opened:
         await opened.plan(context.model_copy(update={"attempts": (attempt,)}))
-        (request,) = opened.server.requests
+        *_, request = opened.server.requests
     assert "redis_memory_purge" in request.text
     assert "not during the sale" in request.text
 
@@ -144,7 +145,18 @@ async def _unused(_client: Any, _args: Any) -> Change:
 def curious() -> Catalog:
     """The catalogue with a read-only tool that takes an argument."""
     catalog = load_catalog()
-    look = Tool("redis_keys", Kind.REDIS, Risk.READ_ONLY, "Look", "Count the keys of a prefix.", Prefix, _unused, None, 1)
+    look = Tool(
+        "redis_keys",
+        Kind.REDIS,
+        Risk.READ_ONLY,
+        "Look",
+        "Count the keys of a prefix.",
+        Prefix,
+        _unused,
+        None,
+        1,
+        fits=measured("memory_high"),
+    )
     return replace(catalog, tools=MappingProxyType({**catalog.tools, "redis_keys": look}))
 
 
@@ -230,6 +242,16 @@ async def test_a_reading_that_fails_and_an_investigation_that_breaks_do_not_end_
         assert "cache: refused" in opened.server.requests[-1].text
     assert plan.planner == "gemini:gemini-2.5-flash"
     assert any("MALFORMED_FUNCTION_CALL" in note for note in plan.notes)
+
+
+def test_a_model_may_look_closer_where_that_could_change_its_plan(context: Context) -> None:
+    tools = load_catalog().tools
+    finding = Finding(symptom="write_refused", health=Health.DEGRADED, summary="OOM")
+    refused = context.observation.model_copy(update={"findings": (finding,)})
+    in_vain = Attempt(plan=Plan(planner="gemini", decision=Decision.ACT, diagnosis="it is full"))
+    assert set(open_readings(tools, context)) == set()
+    for closer in (context.model_copy(update={"observation": refused}), context.model_copy(update={"attempts": (in_vain,)})):
+        assert "redis_prefix_info" in open_readings(tools, closer)
 
 
 async def test_text_in_place_of_calls_ends_the_investigation(desk: OpenDesk, context: Context, curious: Catalog) -> None:
