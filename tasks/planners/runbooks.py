@@ -31,8 +31,7 @@ class RunbookPlanner:
                     steps=remedy.steps,
                 )
                 plan = check_plan(raw.model_dump(), tools=self._catalog.tools, context=context, rules=self._rules)
-                # Only now, when every argument is written out, as it is in the attempts.
-                if not already_tried(plan.steps, context.attempts):
+                if not already_tried(plan.steps, context.attempts):  # checked steps, as those of an attempt are
                     return plan
         looked_at = ", ".join(book.title for book in books) or "none matches"
         return Plan(

@@ -20,14 +20,16 @@ from compose import inventory as lab_file
 from compose.description import LabDescription
 from tasks.catalog import load_catalog
 from tasks.clients.polling import poll
+from tasks.clients.redis_aof import last_increment
 from tasks.clients.redis_server import RedisClient
 from tasks.connecting import open_client
 from tasks.core.declare import Ending, NoArgs, Scenario
 from tasks.core.detection import open_incident
-from tasks.core.errors import EvenkeelError, NotApplicable, ProbeBroken
+from tasks.core.errors import EvenkeelError, NotApplicable, ProbeBroken, ToolFailed
 from tasks.core.models import Attempt, Change, Context, Decision, Health, Observation, Outcome, OutcomeStatus, Plan
 from tasks.core.plans import parse_args
 from tasks.core.policy import Action, Standing, authorise, tried_in
+from tasks.core.redis_config import settings_of
 from tasks.core.verdicts import observe, unknown
 from tasks.execution import STATUS_OF_ERROR
 from tasks.planners.runbooks import RunbookPlanner
@@ -220,9 +222,17 @@ async def test_a_broken_append_only_file_is_repaired_once_a_person_agrees(theatr
     try:
         await anext(generator)
         before = await theatre.wait_for(frozenset({"aof_broken"}))
+        path = last_increment(settings_of(theatre.client.configuration()))
+        (base,) = path.parent.glob("*.base.rdb")
+        good, broken = base.read_bytes(), path.read_bytes()
+        base.write_bytes(bytes(len(good)))
+        with pytest.raises(ToolFailed, match="does not start with the repaired file either"):
+            await repair(theatre.client, NoArgs())
+        assert path.read_bytes() == broken
+        base.write_bytes(good)
         change = await repair(theatre.client, NoArgs())
         assert (await theatre.observe()).health is Health.HEALTHY
-        assert before.reading.values["broken_aof"] == "appendonly.aof.1.incr.aof"
+        assert before.reading.values["broken_aof"] == path.name
         assert change.before["state"] == "exited"
         sizes = [int(str(side["aof_bytes"])) for side in (change.after, change.before)]
         assert 0 < sizes[0] < sizes[1] == Path(str(change.after["broken_file"])).stat().st_size

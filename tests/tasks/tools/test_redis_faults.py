@@ -14,9 +14,12 @@ from redis.exceptions import AuthenticationError
 from blocks.schema import Role
 from tasks.catalog import load_catalog
 from tasks.clients.polling import poll
+from tasks.clients.runtime import SupervisedProcess
+from tasks.core.declare import NoArgs
 from tasks.core.errors import NotApplicable, ToolFailed, Unreachable
 from tasks.core.models import Change, Step
 from tasks.core.plans import parse_args
+from tasks.tools.redis_aof import redis_repair_aof
 from tasks.tools.redis_clients import KillClients, ListClients, redis_clients, redis_kill_clients
 from tasks.tools.redis_login import RealignLogin, redis_realign_login
 from tasks.tools.redis_replication import Promote, redis_promote
@@ -244,3 +247,14 @@ async def test_a_login_of_which_file_and_inventory_differ_is_left_to_a_person(ca
         await redis_realign_login(cache.client(), RealignLogin())
     with pytest.raises(NotApplicable, match="nothing to take back"):
         await redis_realign_login(cache.as_declared(), RealignLogin(back=True))
+
+
+async def test_a_file_is_repaired_only_by_whoever_can_start_the_server(cache: CacheUnderTest) -> None:
+    client = cache.as_declared()
+    for runtime, error, why in ((cache.runtime, NotApplicable, "the server runs"), (None, NotApplicable, "add `runtime:`")):
+        client.runtime = runtime
+        with pytest.raises(error, match=why):
+            await redis_repair_aof(client, NoArgs())
+    client.runtime = SupervisedProcess(str(cache.lab.directory / "nobody"), "cache")
+    with pytest.raises(Unreachable, match="no supervisor"):
+        await redis_repair_aof(client, NoArgs())

@@ -63,6 +63,7 @@ async def test_a_script_ends_and_where_none_runs_nothing_does(cache: CacheUnderT
         with pytest.raises(RedisError, match="Script killed"):
             await script
     assert await cache.second.ping()
+    # One that has written is left to a person: see the scenario redis_script_that_wrote.
     with pytest.raises(NotApplicable, match="no script runs"):
         await redis_script_kill(cache.as_declared(), NoArgs())
 
@@ -76,17 +77,6 @@ async def test_a_function_ends(cache: CacheUnderTest) -> None:
 
         with pytest.raises(RedisError):
             await function
-
-
-async def test_one_that_has_written_is_left_to_a_person(cache: CacheUnderTest) -> None:
-    code = "redis.call('SET', 'prices', 1) local began = os.clock() while os.clock() - began < 1.5 do end return 1"
-    async with running(cache, "EVAL", code, "0") as script:
-        await until_blocked(cache)
-
-        with pytest.raises(NotApplicable, match="has written already"):
-            await redis_script_kill(cache.as_declared(), NoArgs())
-
-        assert await script == 1
 
 
 async def test_a_silent_server_that_computes_is_told_from_a_frozen_one_and_its_script_ended(cache: CacheUnderTest) -> None:
