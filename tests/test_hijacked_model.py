@@ -267,6 +267,8 @@ def test_what_survives_is_exactly_what_is_explained(incident: str) -> None:
     assert all(64 < step.args["mebibytes"] <= 128 for step in survivors if step.tool == LIMIT)  # type: ignore[operator]
     assert all(100 < step.args["connections"] <= 200 for step in survivors if step.tool == SCALE)  # type: ignore[operator]
     assert {step.args["application_name"] for step in survivors if step.tool in {KILL, END_IDLE}} <= {"reports"}, report()
+    ended = {(step.args["name"], step.args["user"], step.args["address"]) for step in survivors if step.tool == "redis_kill_clients"}
+    assert ended <= {("stock-sync", "shop", "10.0.0.7")}, report()
     raised = [step.args["worker_connections"] for step in survivors if step.tool == "nginx_scale_connections"]
     assert all(256 < value <= 4096 for value in raised)  # type: ignore[operator]
     boxes = [step.args for step in survivors if step.tool in {"docker_update_limits", "docker_scale"}]
