@@ -1,14 +1,22 @@
 """Bring a lab's resources back to their baseline: loads ended, services running, configuration as declared."""
 
+from typing import Any, Literal
+
 import httpx
 from prefect import flow, get_run_logger, task
+from prefect.artifacts import acreate_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
 from blocks.schema import Inventory, Resource
+from tasks.clients.runtime import Runtime
 from tasks.connecting import Live, current, live
+from tasks.core.baseline import is_in_force
 from tasks.core.errors import EvenkeelError, NotApplicable
 from tasks.core.models import Step
 from tasks.execution import call_tool
+from tasks.probing import probe_resource
 from tasks.scenarios.stage import ShopLoads
 from tasks.validation import wait_until_healthy
 
@@ -27,21 +35,43 @@ def require_lab(inventory: Inventory) -> str:
 
 
 @flow(name="reset", flow_run_name="Reset {inventory} {resource}", persist_result=False)
-async def reset(inventory: str = "lab", resource: str = "") -> None:
+async def reset(inventory: str = "lab", resource: str = "", autonomy: Literal["auto", "propose"] = "auto") -> State[Any] | None:
     """Bring a lab back to its baseline.
 
     Args:
         inventory: Name of an inventory marked `lab: true`.
         resource: Name of one resource; empty for all of them.
+        autonomy: `propose` is a dry run: it shows what would be done and what of it would change anything, and does nothing.
     """
     async with live(inventory) as opened:
         require_lab(opened.inventory)
         chosen = [opened.inventory.resource(resource)] if resource else list(opened.inventory.resources)
+        if autonomy == "propose":
+            return await _proposed(opened, chosen)
         await end_loads(opened)
         for target in chosen:
             await _start_where_stopped(opened, target)
         for target in chosen:
             await to_baseline(opened, target)
+    return None
+
+
+async def _proposed(opened: Live, chosen: list[Resource]) -> State[Any]:
+    """What a reset would do, as a table in the UI and in the final state."""
+    rows = [{"resource": "the shop", "would": "end every load", "changes something": "where one runs"}]
+    for target in chosen:
+        service, observation = _service_of(opened, target), await probe_resource(opened, target)
+        if service is not None and (await service.status()).state != "running":
+            rows.append({"resource": target.name, "would": "start it", "changes something": "yes"})
+        for call in target.baseline:
+            in_force = is_in_force(opened.catalog.tools[call.tool], call.args, observation)
+            answer = {True: "no", False: "yes", None: "not to be told from what is measured"}[in_force]
+            rows.append({"resource": target.name, "would": f"{call.tool} {call.args}", "changes something": answer})
+    for row in rows:
+        get_run_logger().info("would %s on %s; changes something: %s", row["would"], row["resource"], row["changes something"])
+    await acreate_table_artifact(rows, key=f"reset-{opened.inventory.name}", description="## What a reset would do")
+    certain = [f"{row['would']} on {row['resource']}" for row in rows if row["changes something"] == "yes"]
+    return Completed(name="Proposed", message=f"nothing was done; what would change something: {', '.join(certain) or 'nothing'}")
 
 
 async def end_loads(opened: Live) -> None:
@@ -69,8 +99,14 @@ async def apply_baseline(step: Step) -> None:
         get_run_logger().info("before %s, after %s", change.before, change.after)
 
 
+def _service_of(opened: Live, target: Resource) -> Runtime | None:
+    """How the resource's process is started; None where the inventory does not say."""
+    found: Runtime | None = getattr(opened.tool_client(target), "runtime", None)
+    return found
+
+
 async def _start_where_stopped(opened: Live, target: Resource) -> None:
-    service = getattr(opened.tool_client(target), "runtime", None)
+    service = _service_of(opened, target)
     if service is not None and (await service.status()).state != "running":
         await service.start()
         get_run_logger().info("%s: started", target.name)
