@@ -121,6 +121,8 @@ class EngineWatch:
         await asyncio.gather(self._http.aclose(), self._asking.aclose())
 
     def _refuse_stale(self, watched: Watched) -> None:
+        if watched.stream is not None and watched.stream.done() and not watched.stream.cancelled():
+            watched.stream.result()
         now = time.monotonic()
         if watched.looked_at is None or (not watched.is_known.is_set() and now - watched.looked_at > STALE_SECONDS):
             raise ProbeBroken(f"{watched.name}: the engine at {self.engine.url} does not say what became of the container")

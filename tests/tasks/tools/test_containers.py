@@ -8,6 +8,7 @@ import pytest
 
 from tasks.core.declare import NoArgs
 from tasks.core.errors import NotApplicable, ToolFailed, Unreachable
+from tasks.probes.containers import judge, measure
 from tasks.tools.containers import (
     Network,
     docker_connect_network,
@@ -18,7 +19,7 @@ from tasks.tools.containers import (
 )
 from tasks.tools.containers_limits import Scale, UpdateLimits, docker_scale, docker_update_limits
 from tasks.tools.containers_reading import ReadLogs, docker_inspect, docker_logs, docker_stats
-from tests.tasks.engine import client_of, container, docker, inspected, network
+from tests.tasks.engine import client_of, container, docker, inspected, network, until
 
 pytestmark = pytest.mark.docker
 COMPOSE = ("com.docker.compose.project=evenkeel-containers-shop", "com.docker.compose.service=app")
@@ -79,9 +80,16 @@ async def test_a_port_that_another_has_is_why_a_start_fails(net: str) -> None:
         port = docker("port", squatter, "8000").rpartition(":")[2]
         with container("--network", net, "--publish", f"127.0.0.1:{port}:8000", start=False) as name:
             async with client_of(name) as client:
+                await client.watched(sampled=False)
                 with pytest.raises(ToolFailed, match="port is already allocated"):
                     await docker_start(client, NoArgs())
-            assert state(name)["Status"] != "running"
+                assert state(name)["Status"] != "running"
+
+                async def is_known() -> bool:
+                    found = judge(await measure(client, client.resource), client.resource)
+                    return [finding.symptom for finding in found] == ["port_conflict"]
+
+                await until(is_known)
 
 
 async def test_what_is_paused_goes_on_with_the_same_process(shop: str) -> None:
