@@ -129,11 +129,13 @@ def _plain(value: Any) -> Any:
 
 
 def _user(context: Context, data: Data) -> str:
-    incident = context.incident
+    incident, findings = context.incident, context.observation.findings
+    predicted = [finding.symptom for finding in findings if finding.predicted]
     return "\n".join(
         [
             f"Incident: {incident.resource} ({incident.kind}) is {context.observation.health}.",
-            f"Symptoms measured now: {', '.join(finding.symptom for finding in context.observation.findings) or 'none'}.",
+            f"Symptoms measured now: {', '.join(one.symptom for one in findings if not one.predicted) or 'none'}.",
+            *([f"Predicted, so that only reversible tools are allowed for it: {', '.join(predicted)}."] if predicted else []),
             f"Resource: {_compact(_resource(context.resource))}",
             "",
             "Tools for it, the only ones there are:",

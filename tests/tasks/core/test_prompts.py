@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from blocks.schema import Inventory, Kind
 from tasks.catalog import load_catalog, summarise
 from tasks.core.budget import DROPPED_FIRST
-from tasks.core.models import Attempt, Change, Context, Decision, Health, Incident, Outcome, OutcomeStatus, Plan, Reading, Step
+from tasks.core.models import Attempt, Change, Context, Decision, Forecast, Health, Incident, Outcome, OutcomeStatus, Plan, Reading, Step
 from tasks.core.prompts import BLOCK_BEGIN, BLOCK_END, MAX_PROBLEMS, Prompt, build_prompt, estimate_tokens, feedback
 from tests.incidents import READINGS, context_of
 from tests.tasks.core.conftest import Observe
@@ -251,3 +251,13 @@ def test_the_estimate_counts_bytes() -> None:
 def test_moments_are_the_servers(context: Context) -> None:
     later = context.model_copy(update={"observation": context.observation.model_copy(update={"taken_at": START + timedelta(minutes=1)})})
     assert data_of(build_prompt(later, max_input_tokens=ENOUGH, max_steps=4))["readings"]["taken_at"] == "2026-01-01 00:01:00Z"
+
+
+def test_what_is_only_predicted_is_told_apart(context: Context) -> None:
+    assert "Symptoms measured now: memory_high." in build_prompt(context, max_steps=4, max_input_tokens=6000).user
+    rising = Forecast(metric="memory_percent", per_second=0.1)
+    findings = tuple(finding.model_copy(update={"forecast": rising}) for finding in context.observation.findings)
+    observation = context.observation.model_copy(update={"findings": findings})
+    user = build_prompt(context.model_copy(update={"observation": observation}), max_steps=4, max_input_tokens=6000).user
+    assert "Symptoms measured now: none." in user
+    assert "Predicted, so that only reversible tools are allowed for it: memory_high." in user
