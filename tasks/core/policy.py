@@ -107,7 +107,8 @@ def _word(
     for reason in _denials(step, tool, resource, observation, standing, autonomies):
         return Action.DENY, reason
     on_cache = " on a cache, whose data may be dropped" if tool.risk is Risk.DESTRUCTIVE else ""
-    action, reason = Action.ALLOW, f"{tool.risk}{on_cache}, and {_remedied(tool, observation)[0]} is measured"
+    how = "predicted" if _is_only_predicted(tool, observation) else "measured"
+    action, reason = Action.ALLOW, f"{tool.risk}{on_cache}, and {_remedied(tool, observation)[0]} is {how}"
     for asked in _questions(step, tool, milder, resource, observation, rules, standing, autonomies):
         action, reason = Action.ASK, asked
         break
@@ -147,9 +148,12 @@ def _denials(
 
 def is_premature(tool: Tool, observation: Observation) -> bool:
     """Whether a step would be felt for the sake of something that is only predicted, and may never come."""
+    return tool.risk not in {Risk.READ_ONLY, Risk.REVERSIBLE} and _is_only_predicted(tool, observation)
+
+
+def _is_only_predicted(tool: Tool, observation: Observation) -> bool:
     remedied = [finding for finding in observation.findings if finding.symptom in tool.symptoms]
-    harmless = tool.risk in {Risk.READ_ONLY, Risk.REVERSIBLE}
-    return not harmless and bool(remedied) and all(finding.predicted for finding in remedied)
+    return bool(remedied) and all(finding.predicted for finding in remedied)
 
 
 def _shrinks(step: Step, tool: Tool, resource: Resource, observation: Observation) -> Iterator[str]:

@@ -189,6 +189,7 @@ async def test_a_rise_that_the_run_before_has_seen_is_met_by_what_nobody_feels(o
         assert record.incident.summary.startswith("predicted: memory_percent is 80")
         assert record.verdict is Verdict.COMPLETED, record.message
         assert [one.step.tool for one in record.attempts[0].outcomes] == ["redis_set_maxmemory"]
+        assert record.attempts[0].decisions == ("allow: reversible, and memory_high is predicted",)
         assert await maxmemory_mib(lab) > 64
         # The rise was dealt with: it is no rise of the next run.
         assert len((await opened.records.histories("lab"))["shop-cache"]["memory_percent"]) <= 1
