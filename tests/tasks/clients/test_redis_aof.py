@@ -1,6 +1,7 @@
 """How much of an append-only file can be read, and its repaired copy."""
 
 import io
+import itertools
 from pathlib import Path
 
 import pytest
@@ -21,19 +22,21 @@ def written(command: Command) -> bytes:
 COMMANDS = st.lists(st.tuples(st.sampled_from([b"SET", b"del", b"X" * 70]), st.binary(max_size=80)).map(list), max_size=6)
 
 
-@given(commands=COMMANDS, cut=st.integers(0, 200), rest=st.sampled_from([b"", b"\0" * 64, b"*3\r\n", b"$-1\r\n", b"#TS:1\r\n"]))
-def test_whole_commands_are_kept_and_nothing_else(commands: list[Command], cut: int, rest: bytes) -> None:
+@given(commands=COMMANDS, cut=st.integers(0, 200), block=st.sampled_from([b"", b"\0" * 64]))
+def test_of_a_file_that_was_cut_the_whole_commands_are_kept(commands: list[Command], cut: int, block: bytes) -> None:
     whole = [written(command) for command in commands]
-    text = b"".join(whole)
-    text = text[: max(0, len(text) - cut)] + rest
-    ends = [0]
-    for one in whole:
-        ends.append(ends[-1] + len(one))
-    expected = max(end for end in ends if end <= len(text) - len(rest) and text.startswith(b"".join(whole)[:end]))
+    left = b"".join(whole)[: max(0, sum(map(len, whole)) - cut)]
+    ends = itertools.accumulate(map(len, whole), initial=0)
 
-    found = readable_bytes(io.BytesIO(text))
+    assert readable_bytes(io.BytesIO(left + block)) == max(end for end in ends if end <= len(left))
 
-    assert found == (expected if not (rest.startswith(b"#") and expected == len(text) - len(rest)) else len(text))
+
+@given(commands=COMMANDS, rest=st.sampled_from([b"*3\r\n", b"*0\r\n", b"$1\r\na\r\n", b"*1\r\n$-1\r\n", b"*99999999\r\n", b"SET a 1\r\n"]))
+def test_what_is_no_command_ends_what_can_be_read(commands: list[Command], rest: bytes) -> None:
+    text = b"".join(map(written, commands))
+
+    assert readable_bytes(io.BytesIO(text + rest)) == len(text)
+    assert readable_bytes(io.BytesIO(text + b"#TS:1700000000\r\n" + rest)) == len(text) + 16
 
 
 @pytest.mark.parametrize(("last", "kept"), [([], 2), ([[b"exec"]], 5)], ids=["open", "ended"])
