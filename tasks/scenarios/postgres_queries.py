@@ -23,6 +23,7 @@ from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
 
 IDLE_SESSIONS = 82
 OPENING_AT_ONCE = 8
+MOST_REFUSED = 10
 WAITING = 3
 ANSWER_SECONDS = 5.0
 HARSH = {"postgres_restart", "postgres_scale_connections"}
@@ -189,8 +190,9 @@ async def _leak(stage: Stage, held: AsyncExitStack) -> None:
             await connection.execute("SELECT count(*) FROM products")
 
     opened = await asyncio.gather(*(open_one() for _ in range(IDLE_SESSIONS)), return_exceptions=True)
+    # The last ones may find all connections used up, which is what a leak ends in.
     refused = [error for error in opened if isinstance(error, BaseException)]
-    if refused:
+    if len(refused) > MOST_REFUSED:
         raise InjectionFailedError(f"{len(refused)} of {IDLE_SESSIONS} sessions were refused: {refused[0]}")
 
 
