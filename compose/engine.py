@@ -210,7 +210,9 @@ def _build_base(client: docker.DockerClient) -> None:
     with tempfile.TemporaryDirectory(prefix="evenkeel-base-") as directory:
         archive = Path(directory) / "base.tar"
         options = ["--variant=minbase", "--include=ca-certificates"]
+        # They hold for what is installed on top as well: smaller, and without waiting for the disk after each file.
         options += [f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")]
+        options.append("--dpkgopt=force-unsafe-io")
         if any(EXTRA_AUTHORITIES.glob("*.crt")):
             options += [f"--customize-hook=copy-in {path} {EXTRA_AUTHORITIES}" for path in sorted(EXTRA_AUTHORITIES.glob("*.crt"))]
             options.append('--customize-hook=chroot "$1" update-ca-certificates')
