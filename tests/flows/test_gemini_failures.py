@@ -219,7 +219,8 @@ async def test_the_next_plan_is_told_what_was_done_and_what_the_model_reads_befo
         ("redis_set_maxmemory", True, OutcomeStatus.DONE),
     ]
     first, looks, read, last = requests
-    assert (first.functions, set(looks.functions)) == ((), {"redis_prefix_info", "done"})
+    assert first.functions == ()
+    assert {"redis_prefix_info", "done"} <= set(looks.functions)
     assert "64.062" not in first.text
     for told in ("wrong guess", '"planned":[{"tool":"redis_set_maxmemory"', "64.062", "memory_percent"):
         assert told in last.text
