@@ -59,6 +59,13 @@ class Watched:
         """Whether its process is there and not paused."""
         return self.inspected is not None and self.inspected["State"]["Status"] == "running"
 
+    def begin_anew(self, *, wait: bool) -> None:
+        """Forget figures from before a start or a change of limits; `wait`: whoever looks next waits for those under the new limits."""
+        self.samples.clear()
+        if wait:
+            self.is_sampled.clear()
+            self.since = time.monotonic()
+
     def learn(self, inspected: Inspected | None) -> None:
         """Take what the engine tells of it now."""
         if inspected is not None and self.inspected is not None and inspected["Id"] != self.inspected["Id"]:
@@ -185,8 +192,8 @@ class EngineWatch:
             self._histories.pop(name, None)
             return
         self._histories.setdefault(name, History()).add(event)
-        if event.action in {"start", "update"} and name in self._watched:
-            self._watched[name].samples.clear()
+        if name in self._watched and event.action in {"start", "update"}:
+            self._watched[name].begin_anew(wait=event.action == "update")
         self._note(name)
         self._note(event.attributes.get("oldName", "").lstrip("/"))
 
