@@ -27,7 +27,7 @@ from tasks.clients.redis_server import Login as RedisLogin
 from tasks.clients.redis_server import RedisClient, open_redis
 from tasks.clients.runtime import open_runtime
 from tasks.clients.web import WebClient
-from tasks.core.errors import EvenkeelError
+from tasks.core.errors import EvenkeelError, ProbeBroken
 from tasks.core.redaction import Redactor
 from tasks.planners.gemini_client import GeminiAccess, GeminiClient
 from tasks.records.repository import Records
@@ -196,8 +196,12 @@ def _postgres_login(login: Login | None) -> PostgresLogin | None:
 
 
 def _http(ca_path: str | None = None) -> httpx.AsyncClient:
+    try:
+        verify = True if ca_path is None else ssl.create_default_context(cafile=ca_path)
+    except OSError as error:  # one of TLS, too
+        raise ProbeBroken(f"nginx.ca_path: no certificates can be read from {ca_path} ({error.strerror or error})") from error
     return httpx.AsyncClient(
-        verify=True if ca_path is None else ssl.create_default_context(cafile=ca_path),
+        verify=verify,
         timeout=httpx.Timeout(REPLY_SECONDS, connect=CONNECT_SECONDS),
         limits=httpx.Limits(max_keepalive_connections=0),  # a kept connection would hide that no new one is accepted
         trust_env=False,

@@ -13,7 +13,7 @@ from compose.certificates import write_certificates
 from compose.description import LabDescription
 from compose.web import obeys_modes
 from tasks.clients.nginx import NginxClient
-from tasks.core.errors import NotApplicable, ToolFailed, Unreachable
+from tasks.core.errors import NotApplicable, ProbeBroken, ToolFailed, Unreachable
 from tasks.core.nginx_judgement import judge
 from tasks.probes.nginx import measure
 from tasks.tools.nginx_files import InstallCertificate, RestoreMode, nginx_install_certificate, nginx_restore_mode
@@ -107,6 +107,9 @@ async def test_a_certificate_for_another_or_of_a_stranger_is_no_expired_one(ngin
     reading = await measure(stranger, stranger.resource)
     assert (reading.values["page_error"], reading.values["certificate_error"]) == ("tls", "not trusted")
     assert await symptoms(stranger) == ["page_failing"]
+    for path in (tmp_path / "none.crt", tmp_path / "ca.key"):
+        with pytest.raises(ProbeBroken, match=r"nginx\.ca_path: no certificates can be read from"):
+            over_tls(nginx, nginx=NginxDeclared(ca_path=str(path)))
 
 
 async def test_exactly_the_declared_mode_is_restored_and_taken_back(nginx: NginxUnderTest) -> None:
