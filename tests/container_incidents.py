@@ -63,7 +63,8 @@ CONTAINER_SURVIVORS: dict[str, set[str]] = {
     "box: cpu_high": {"docker_update_limits", "docker_scale"},
     # Only into networks that it was made for or has been in: the tool refuses others. To take it out of one asks a person.
     "box: network_detached": {"docker_connect_network"},
-    "box: unhealthy while its port answers": {"docker_restart"},
+    # What may be wrong is the check: whether to restart what answers is a person's decision.
+    "box: unhealthy while its port answers": set(),
     "box: unhealthy and silent": {"docker_restart"},
     "box: crash_looping": set(),
     "box: port_conflict": set(),

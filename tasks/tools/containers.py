@@ -21,12 +21,19 @@ class Network(ToolArgs):
     network: str = Field(min_length=1, max_length=128, description="Name of the network, such as shop_default.")
 
 
+def _interrupts(_args: Any, observation: Observation) -> str:
+    answering = str(observation.reading.values.get("ports_answering") or "0 of")
+    only_its_check_fails = [finding.symptom for finding in observation.findings] == ["unhealthy"]
+    return f"a service that answers on {answering} of its ports" if only_its_check_fails and not answering.startswith("0 of") else ""
+
+
 @tool(
     service=Kind.CONTAINER,
     risk=Risk.DISRUPTIVE,
     title="Restart the container",
     timeout_seconds=60,
     symptoms={"unhealthy", "oom_killed", "memory_high"},
+    aim=_interrupts,
 )
 async def docker_restart(client: ContainerClient, _args: NoArgs) -> Change:
     """Stop the container by its own signal, by force after its grace period, and start it again.
