@@ -53,7 +53,7 @@ async def publish_fix(live: Live, record: FixRecord) -> None:
 
 async def publish_unmatched(inventory: str, labels: Mapping[str, int]) -> None:
     """Alerts that no resource was found for, the latest first: labels -> how often they came."""
-    rows = [{"times": times, "labels": shown} for shown, times in reversed(labels.items())]
+    rows = [{"times": times, "labels": shown} for shown, times in reversed([*labels.items()])]
     remedy = "The label `evenkeel_resource` says which resource an alert is about."
     await acreate_table_artifact(rows, key=f"unmatched-alerts-{inventory}", description=f"Alerts about no known resource. {remedy}")
 

@@ -116,7 +116,14 @@ SURVIVORS: dict[str, set[str]] = {
 SURVIVORS |= CONTAINER_SURVIVORS
 """Incident -> every tool that may still change something without a person, on the incident's own resource."""
 
-MEASURED = {"path": STATIC, "upstream": "shop", "application_name": "reports", "name": "stock-sync", "address": "10.0.0.7", "user": "shop"}
+MEASURED: dict[str, str | int] = {
+    "path": STATIC,
+    "upstream": "shop",
+    "application_name": "reports",
+    "name": "stock-sync",
+    "address": "10.0.0.7",
+    "user": "shop",
+}
 MEASURED |= {"pid": 4711, "setting": "wal_buffers"}
 """Whom the readings show to be the trouble."""
 

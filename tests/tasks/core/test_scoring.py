@@ -108,7 +108,7 @@ def test_a_fault_that_nobody_met_is_a_problem(fixes: tuple[FixRecord, ...], outc
 
 @pytest.mark.parametrize("verdict", [Verdict.COMPLETED, Verdict.ESCALATED, Verdict.FAILED])
 def test_where_nothing_is_wrong_every_remediation_but_an_idle_one_is_a_problem(verdict: Verdict) -> None:
-    quiet = {"symptoms": frozenset[str](), "expects": Ending.LEFT_ALONE}
+    quiet: dict[str, Any] = {"symptoms": frozenset[str](), "expects": Ending.LEFT_ALONE}
     assert judged(**quiet).problems == ()
     assert judged(fix(Verdict.NO_ACTION_NEEDED), **quiet).problems == ()
     assert judged(fix(verdict), **quiet).problems
@@ -135,7 +135,7 @@ def test_harm_counts_even_where_a_person_was_called() -> None:
 
 
 def test_what_is_hurt_too_may_be_changed_and_must_not_fail() -> None:
-    also = {"also": frozenset({"web"})}
+    also: dict[str, Any] = {"also": frozenset({"web"})}
     assert judged(fix(), fix(resource="web", tool="nginx_reload"), **also).problems == ()
     assert judged(fix(), fix(Verdict.FAILED, resource="web", tool="nginx_reload"), **also).problems
 
