@@ -5,21 +5,21 @@ import functools
 import socket
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
-
-import docker
-import docker.errors
-import requests
 
 from tasks.clients.causes import is_caused_by
 from tasks.clients.container_facts import Inspected
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 
+if TYPE_CHECKING:
+    import docker
+
 T = TypeVar("T")
 CALL_SECONDS = 10.0
 DEFAULT_PORT = 2375
-NEVER_SENT = (FileNotFoundError, PermissionError, ConnectionRefusedError, requests.exceptions.ConnectTimeout)
+NEVER_SENT = (FileNotFoundError, PermissionError, ConnectionRefusedError)
 REASON_LENGTH = 300
 
 
@@ -35,7 +35,7 @@ class ContainerEngine:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    async def call(self, container: str, action: Callable[[docker.DockerClient], T], *, sent: bool, seconds: float = CALL_SECONDS) -> T:
+    async def call(self, container: str, action: "Callable[[docker.DockerClient], T]", *, sent: bool, seconds: float = CALL_SECONDS) -> T:
         """What `action` answers, which gets a connected client. `sent`: it changes something, so that a lost reply leaves it unknown.
 
         `seconds` bounds each answer of the engine. Unreachable: nothing was sent. NotApplicable: there is no such container, or it is
@@ -48,7 +48,11 @@ class ContainerEngine:
         except TimeoutError as error:
             raise _lost(sent, f"{container}: the engine at {self.url} did not end within {seconds + CALL_SECONDS:g} s") from error
 
-    def _connected(self, container: str, action: Callable[[docker.DockerClient], T], sent: bool, seconds: float) -> T:
+    def _connected(self, container: str, action: "Callable[[docker.DockerClient], T]", sent: bool, seconds: float) -> T:
+        # Imported here, for it takes a third of a second that nobody without containers has to wait.
+        import docker.errors
+        import requests
+
         try:
             # The SDK leaves its socket open where it can't connect.
             with self._dialled(seconds):
@@ -60,7 +64,7 @@ class ContainerEngine:
         except docker.errors.NotFound as error:
             raise NotApplicable(f"{container}: {error.explanation}") from error
         except docker.errors.APIError as error:
-            if error.status_code == requests.codes.conflict:
+            if error.status_code == HTTPStatus.CONFLICT:
                 raise NotApplicable(f"{container}: {error.explanation}") from error
             raise ToolFailed(f"{container}: the engine refused: {str(error.explanation)[:REASON_LENGTH]}") from error
         except requests.exceptions.RequestException as error:
@@ -90,7 +94,9 @@ class ContainerEngine:
         """The same of several on one connection; None for those that do not exist."""
         names = tuple(containers)
 
-        def inspect(client: docker.DockerClient) -> dict[str, Inspected | None]:
+        def inspect(client: "docker.DockerClient") -> dict[str, Inspected | None]:
+            import docker.errors
+
             found: dict[str, Inspected | None] = {}
             for name in names:
                 try:
@@ -104,7 +110,7 @@ class ContainerEngine:
     async def update(self, container: str, changes: Mapping[str, int]) -> None:
         """Change limits, by the names of the engine's API such as Memory and NanoCpus; the SDK knows no NanoCpus."""
 
-        def update(client: docker.DockerClient) -> None:
+        def update(client: "docker.DockerClient") -> None:
             url = f"{client.api.base_url}/v{client.api.api_version}/containers/{container}/update"
             response = client.api.post(url, json=dict(changes), timeout=CALL_SECONDS)
             if not response.ok:
