@@ -5,8 +5,6 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-from docker.errors import APIError
-
 from blocks.schema import Kind
 from tasks.clients.container_facts import cpu_limit, memory_limit_mib
 from tasks.clients.containers import ContainerClient
@@ -267,6 +265,8 @@ async def _listen(host: str, port: int) -> asyncio.Server:
 def _try_to_start(container: str) -> Any:
 
     def start(engine: Any) -> str:
+        from docker.errors import APIError  # the SDK is loaded where containers are, not with the catalogue
+
         try:
             engine.api.start(container)
         except APIError as error:
