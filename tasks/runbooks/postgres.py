@@ -129,7 +129,7 @@ def postgres_down(context: Context) -> Iterator[Remedy]:
 @runbook(
     service=Kind.POSTGRES,
     symptoms={"unresponsive", "starting", "application_refused", "slow", "pages_damaged", "table_scans"},
-    title="PostgreSQL hangs, recovers, refuses the application, is slow or has damaged pages: left to a person",
+    title="PostgreSQL hangs, recovers, refuses the application, is slow, has damaged pages or lacks an index: left to a person",
 )
 def postgres_left_to_a_person(_context: Context) -> Iterator[Remedy]:
     """Do nothing: a restart harms a store that hangs or recovers and mends no login and no page, and no rule knows a missing index."""

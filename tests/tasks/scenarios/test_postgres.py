@@ -10,6 +10,7 @@ import pytest
 
 from blocks.schema import Kind
 from compose.description import LabDescription
+from tasks.clients.polling import poll
 from tasks.core.declare import Ending, Scenario
 from tests.tasks.theatre import CATALOG, Theatre, theatre_of
 
@@ -54,8 +55,12 @@ STATE = """
         'rights', (SELECT string_agg(relname || one::text, ' ' ORDER BY relname, one::text) FROM pg_class,
                    aclexplode(coalesce(relacl, acldefault('r', relowner))) AS one WHERE relnamespace = 'public'::regnamespace),
         'settings', (SELECT md5(string_agg(name || setting, '|' ORDER BY name)) FROM pg_settings WHERE source <> 'client'),
-        'slots', (SELECT count(*) FROM pg_replication_slots),
-        'sessions', (SELECT count(*) FROM pg_stat_activity WHERE usename = 'shop' AND application_name <> 'evenkeel'))
+        'slots', (SELECT count(*) FROM pg_replication_slots))
+"""
+
+SESSIONS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE usename IN ('shop', 'dba') AND application_name <> 'evenkeel' AND pid <> pg_backend_pid()
 """
 
 
@@ -78,6 +83,17 @@ def state_of(lab: LabDescription) -> Any:
         row = connection.execute(STATE).fetchone()
         assert row is not None
         return row[0]
+
+
+async def has_nobody(lab: LabDescription) -> None:
+    """Wait until the scenario's sessions are gone: a backend outlives its client for a moment."""
+
+    async def is_empty() -> bool | None:
+        with psycopg.connect(lab.database.conninfo("admin"), autocommit=True) as connection:
+            row = connection.execute(SESSIONS).fetchone()
+            return row == (0,) or None
+
+    assert await poll(is_empty, seconds=10, every_seconds=0.1), "sessions of the scenario are left"
 
 
 def test_every_fault_is_tried_here() -> None:
@@ -111,6 +127,7 @@ async def tried(fault: Scenario, theatre: Theatre, lab: LabDescription) -> None:
     finally:
         await generator.aclose()
     await theatre.wait_for(frozenset())
+    await has_nobody(lab)
     assert state_of(lab) == before
 
 
