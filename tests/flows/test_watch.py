@@ -150,6 +150,7 @@ async def test_a_killed_process_is_seen_by_the_engines_event(prefect_server: Con
                 await until(lambda: steady(opened, resource))
                 since = datetime.now(UTC)
                 process = int(docker("inspect", "-f", "{{.State.Pid}}", name))
+                assert process > 1  # 0, where it does not run, would be this process's own group
                 killed_at = datetime.now(UTC)
                 os.kill(process, signal.SIGKILL)
                 await verdict(opened, since)
