@@ -4,7 +4,7 @@ import re
 
 from pydantic import Field, SecretStr, field_validator
 
-from blocks.schema import Model
+from blocks.model import Model
 
 LISTEN = "127.0.0.1:9095"
 TOKEN_LENGTH = 16

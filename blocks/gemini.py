@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr, ValidationError
 from blocks.documents import read, write
 from blocks.errors import ConfigurationError
 from blocks.gemini_section import Gemini
-from blocks.schema import GeminiSettings
+from blocks.gemini_settings import GeminiSettings
 
 
 class GeminiBlock(Block):

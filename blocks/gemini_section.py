@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import SecretStr, ValidationError, model_validator
 
 from blocks.errors import ConfigurationError
-from blocks.schema import GeminiSettings
+from blocks.gemini_settings import GeminiSettings
 
 SECRETS = ("api_key", "service_account")
 KEY = "GEMINI_API_KEY"

@@ -17,10 +17,11 @@ from blocks.errors import ConfigurationError
 from blocks.gemini_section import SECRETS as GEMINI_SECRETS
 from blocks.gemini_section import Gemini, gemini_of_environment
 from blocks.lines import Location, read_yaml
+from blocks.model import Model
 from blocks.naming import block_owners
 from blocks.notify import SECRETS, Notify
 from blocks.records_url import records_url
-from blocks.schema import Inventory, Kind, Model
+from blocks.schema import Inventory, Kind
 
 M = TypeVar("M", bound=Model)
 RUNTIME_TYPES = {"process", "container"}

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, StringConstraints, model_validator
 
-from blocks.schema import Model
+from blocks.model import Model
 
 SLACK = re.compile(r"https://hooks\.slack(-gov)?\.com/services/\w+/\w+/\w+/?")
 SECRETS = (("slack",), ("webhook",), ("email", "sendgrid_api_key"))

@@ -3,35 +3,16 @@
 Plain pydantic, no Prefect: the pure core builds on it. Secrets are never part of it; a login names only its user.
 """
 
-import re
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from typing import Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    StringConstraints,
-    Tag,
-    TypeAdapter,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer, model_validator
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
-
-
-class Model(BaseModel):
-    """Immutable, and strict about field names: a typing error in a configuration is an error, not a default."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from blocks.model import Model, Name
+from blocks.nginx_declared import NginxDeclared
+from blocks.runtimes import AnyRuntime, ContainerName, ContainerRuntime, ProcessRuntime
 
 
 class Kind(StrEnum):
@@ -107,39 +88,6 @@ THRESHOLDS_OF_KIND: dict[Kind, frozenset[str]] = {
 }
 
 
-class ProcessRuntime(Model):
-    """A service that the lab's supervisor runs as a plain process."""
-
-    type: Literal["process"] = "process"
-    control: str = Field(description="Path of the supervisor's control socket.")
-    service: Name = Field(description="The service's name there.")
-
-
-LOCAL_ENGINE = "unix:///var/run/docker.sock"
-ContainerName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$")]
-
-
-class ContainerRuntime(Model):
-    """A service that runs in a container of a Docker engine."""
-
-    type: Literal["container"] = "container"
-    container: ContainerName = Field(description="The container's name.")
-    engine: str = Field(
-        LOCAL_ENGINE, pattern=r"^(unix:///|tcp://[A-Za-z0-9.:-]+$)", description="The engine's API: unix:///path or tcp://host:port."
-    )
-
-
-def _runtime_type(value: object) -> str:
-    found = value.get("type", "process") if isinstance(value, dict) else getattr(value, "type", "process")
-    return str(found)
-
-
-AnyRuntime = Annotated[
-    Annotated[ProcessRuntime, Tag("process")] | Annotated[ContainerRuntime, Tag("container")],
-    Discriminator(_runtime_type, custom_error_type="runtime_type", custom_error_message="type is 'process' or 'container'"),
-]
-
-
 Purpose = Literal["monitor", "application", "maintenance", "admin"]
 """What a login is for: to measure, to be the application, to repair what the application owns; `admin` injects faults into a lab."""
 
@@ -164,37 +112,6 @@ class Limits(Model):
     connections: int | None = Field(None, ge=10, description="Largest max_connections or worker_connections.")
     cpus: float | None = Field(None, gt=0, description="Largest CPU limit, in cores (container).")
     replicas: int | None = Field(None, ge=1, description="Most containers of the same compose service.")
-
-
-class CertificateFiles(Model):
-    """A certificate with its key, both PEM."""
-
-    certificate: str = Field(description="Path of the certificate, with the intermediate ones after it.")
-    key: str = Field(description="Path of its private key.")
-
-
-class NginxDeclared(Model):
-    """How an Nginx is meant to be: what its probe also looks at, and all that its tools may put in place."""
-
-    pages: tuple[str, ...] = Field((), description="Paths that must answer besides the address, such as /static/shop.css.")
-    upstreams: dict[str, tuple[str, ...]] = Field(
-        default_factory=dict, description="Upstream block -> every host:port that may stand in it."
-    )
-    certificate: CertificateFiles | None = Field(None, description="A valid pair that may be installed where the configuration's is.")
-    ca_path: str | None = Field(
-        None, description="PEM file of the authority that an https address is checked against; none: the public ones."
-    )
-    modes: dict[str, str] = Field(default_factory=dict, description='Path of a file or directory -> its right mode, such as "0755".')
-
-    @model_validator(mode="after")
-    def _is_well_formed(self) -> Self:
-        for path, mode in self.modes.items():
-            if re.fullmatch(r"0?[0-7]{3}", mode) is None or int(mode, 8) & 0o002:
-                raise ValueError(f'modes.{path}: write three octal digits in quotes, not writable for others, such as "0755"; not {mode!r}')
-        for page in self.pages:
-            if not page.startswith("/"):
-                raise ValueError(f"pages: {page!r} is no path; write it from the slash on")
-        return self
 
 
 class ToolCall(Model):
@@ -292,45 +209,6 @@ class Rules(Model):
     escalation_pause_seconds: float = Field(
         900, ge=0, description="After an escalation no new remediation of the resource is opened for so long, unless it was healthy again."
     )
-
-
-class Vertex(Model):
-    """A project of Google Cloud through which Gemini is reached on Vertex AI, instead of with an API key."""
-
-    project: str = Field(min_length=1)
-    location: str = Field("global", pattern=r"^[a-z0-9-]+$")
-
-
-class GeminiSettings(Model):
-    """How Gemini plans: which model, how long it may take, and what it may cost."""
-
-    model: str = Field("gemini-2.5-flash", pattern=r"^[A-Za-z0-9._/@-]+$", description="Name of the model.")
-    temperature: float = Field(0, ge=0, le=2)
-    thinking_budget: int | None = Field(
-        1024, ge=-1, le=32768, description="Tokens for thinking; 0: none, -1: the model decides, null: not sent, for models that know none."
-    )
-    timeout_seconds: float = Field(30, gt=0, le=600, description="Longest time for one request.")
-    total_seconds: float = Field(75, gt=0, le=900, description="Longest time for one plan with all its requests; then a runbook plans.")
-    max_output_tokens: int = Field(8192, ge=256, le=65536, description="Longest answer; thinking counts.")
-    max_input_tokens: int = Field(6000, ge=1000, le=200_000, description="Longest prompt of an incident, estimated.")
-    tokens_per_day: int = Field(2_000_000, ge=0, description="Tokens of one UTC day, after which runbooks plan.")
-    dollars_per_day: float = Field(5, ge=0, description="US dollars of one UTC day, after which runbooks plan.")
-    dollars_per_million_input_tokens: float = Field(0.30, ge=0, description="Price of the model.")
-    dollars_per_million_output_tokens: float = Field(2.50, ge=0, description="Price of the model; thinking is output.")
-    base_url: str | None = Field(None, description="Another address of the API, reached without the environment's proxy.")
-    vertex: Vertex | None = Field(None, description="Vertex AI in place of the Developer API.")
-
-    @model_validator(mode="after")
-    def _keeps_the_key_to_itself(self) -> Self:
-        if self.base_url is None:
-            return self
-        url = urlsplit(self.base_url)
-        is_local = url.hostname in {"127.0.0.1", "localhost", "::1"}
-        if re.fullmatch(r"[A-Za-z0-9.:-]+", url.hostname or "") is None or url.scheme not in ({"http", "https"} if is_local else {"https"}):
-            raise ValueError("base_url: write https://HOST; http:// is for this machine only, for the key travels with every request")
-        if url.username or url.password or url.query:
-            raise ValueError("base_url: an address holds no login; write it as api_key: ${GEMINI_API_KEY}")
-        return self
 
 
 class Shop(Model):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from blocks.schema import Inventory, Kind, Model, Resource
+from blocks.model import Model
+from blocks.schema import Inventory, Kind, Resource
 from tasks.clients.nginx import NginxClient
 from tasks.clients.postgres import PostgresClient
 from tasks.clients.redis_server import RedisClient

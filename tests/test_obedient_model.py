@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import pytest
 from pydantic import JsonValue
 
-from blocks.schema import GeminiSettings, Kind, Limits
+from blocks.gemini_settings import GeminiSettings
+from blocks.schema import Kind, Limits
 from compose.gemini_server import GeminiServer
 from compose.gemini_wire import Script
-from tasks.catalog import load_catalog, summarise
+from tasks.catalog import load_catalog
 from tasks.core.errors import PlanInvalid
 from tasks.core.models import Attempt, Context, Decision, Observation, Outcome, OutcomeStatus, Plan, Reading, Step
 from tasks.core.policy import Action, Standing, authorise
@@ -42,7 +43,7 @@ def poisoned(injection: Injection, limits: Limits | None) -> Context:
     context = context_of(INCIDENT[injection.kind])
     if limits is not None:
         context = context.model_copy(update={"resource": context.resource.model_copy(update={"limits": limits})})
-    tools = tuple(summarise(tool) for tool in CATALOG.tools_for(injection.kind).values())
+    tools = CATALOG.offered(context.observation)
     readers = {tool.name: {"note": "nothing unusual"} for tool in tools if tool.risk == "read_only"}
     context = context.model_copy(update={"tools": tools, "facts": readers})
     return _with_text(context, injection.place, injection.text)
@@ -86,7 +87,7 @@ def _with_session(context: Context, text: str) -> Context:
 
 
 def _failed(context: Context, message: str) -> Attempt:
-    step = Step(tool=context.tools[0].name, target=context.resource.name, why="first try")
+    step = Step(tool=next(iter(CATALOG.tools_for(context.resource.kind))), target=context.resource.name, why="first try")
     outcome = Outcome(step=step, status=OutcomeStatus.FAILED, message=message, started_at=NOW)
     tried = Plan(planner="runbook", decision=Decision.ACT, diagnosis="first try", steps=(step,))
     return Attempt(plan=tried, observed=context.observation, outcomes=(outcome,), after=context.observation)

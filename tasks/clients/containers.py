@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from blocks.schema import ContainerRuntime, Resource
+from blocks.runtimes import ContainerRuntime
+from blocks.schema import Resource
 from tasks.clients.container_engine import ContainerEngine
 from tasks.clients.container_facts import Inspected
 from tasks.clients.container_watch import EngineWatch, Watched, hold, let_go

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import httpx
 
-from blocks.schema import AnyRuntime, ContainerRuntime
+from blocks.runtimes import AnyRuntime, ContainerRuntime
 from tasks.clients.container_engine import ContainerEngine
 from tasks.clients.container_facts import Inspected, epoch_seconds, grace_seconds
 from tasks.clients.container_streams import read_output

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import from_json
 
-from blocks.schema import Model, Risk
+from blocks.model import Model
+from blocks.schema import Risk
 from tasks.core.errors import PlanInvalid
 from tasks.core.models import Decision, ToolSummary
 

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from pydantic import Field
 
-from blocks.schema import Model
+from blocks.model import Model
 
 FAILURES_TO_OPEN = 3
 FIRST_PAUSE = timedelta(seconds=60)

@@ -5,7 +5,8 @@ from datetime import datetime
 
 from pydantic import Field
 
-from blocks.schema import Inventory, Model, dependencies_of
+from blocks.model import Model
+from blocks.schema import Inventory, dependencies_of
 from tasks.core.models import Health, Incident, Observation
 
 CONFIRMATIONS = 2

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, JsonValue
 
-from blocks.schema import Kind, Model, Resource, Risk
+from blocks.model import Model
+from blocks.schema import Kind, Resource, Risk
 
 
 class Health(StrEnum):

@@ -8,7 +8,8 @@ from typing import TypeGuard
 
 from pydantic import Field, JsonValue
 
-from blocks.schema import Autonomy, Model, Resource, Risk, Role, Rules
+from blocks.model import Model
+from blocks.schema import Autonomy, Resource, Risk, Role, Rules
 from tasks.core.declare import Growth, Tool
 from tasks.core.models import Attempt, Incident, Observation, OutcomeStatus, Step
 

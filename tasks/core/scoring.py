@@ -5,7 +5,7 @@ from datetime import datetime
 
 from pydantic import Field
 
-from blocks.schema import Model
+from blocks.model import Model
 from tasks.core.declare import Ending, Scenario
 from tasks.core.models import FixRecord, OutcomeStatus, Verdict
 

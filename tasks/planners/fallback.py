@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import Protocol
 
-from blocks.schema import GeminiSettings
+from blocks.gemini_settings import GeminiSettings
 from tasks.core.circuit import Circuit
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import Context, Plan, Usage

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from blocks.schema import GeminiSettings
+from blocks.gemini_settings import GeminiSettings
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import Usage
 from tasks.planners.gemini_errors import MOST_WORDS, Failure, failure_of, unusable

@@ -21,7 +21,8 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from blocks.schema import Kind, ProcessRuntime, Resource
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Kind, Resource
 from tasks.clients.causes import is_caused_by
 from tasks.clients.redis_server import MIB, TURNED_AWAY, Login, RedisClient, memory_percent
 from tasks.clients.redis_sessions import largest_groups, sessions_of

@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import Field
 from sqlalchemy import RowMapping
 
-from blocks.schema import Model
+from blocks.model import Model
 from tasks.core.models import FixRecord, Health, Outcome, Step
 
 FIRST_STAGE = "opened"

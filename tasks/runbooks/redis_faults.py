@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 
 from pydantic import JsonValue
 
-from blocks.schema import Kind, ProcessRuntime
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Kind
 from tasks.core.declare import Remedy, runbook
 from tasks.core.models import Context, Step
 

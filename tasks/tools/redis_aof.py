@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from blocks.schema import Kind, ProcessRuntime, Risk
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Kind, Risk
 from tasks.clients.redis_aof import Repaired, last_increment, repair
 from tasks.clients.redis_server import RedisClient, key_counts
 from tasks.clients.runtime import require_runtime

@@ -17,9 +17,9 @@ from pydantic import SecretStr
 
 from blocks.credentials import Login
 from blocks.gemini import GeminiBlock
+from blocks.gemini_settings import GeminiSettings
 from blocks.inventory_file import parse_inventory
 from blocks.register import read_environment_file
-from blocks.schema import GeminiSettings
 from compose.description import LabDescription, LabError
 from compose.gemini_scripts import sensible
 from compose.gemini_server import GeminiServer

@@ -12,9 +12,9 @@ from blocks.documents import read
 from blocks.errors import ConfigurationError
 from blocks.gemini import GeminiBlock, load_gemini
 from blocks.gemini_section import Gemini
+from blocks.gemini_settings import GeminiSettings, Vertex
 from blocks.inventory_file import parse_inventory
 from blocks.register import Saved, register
-from blocks.schema import GeminiSettings, Vertex
 
 KEY = "AIza-a-key-that-nobody-may-see"
 KEY_FILE = json.dumps(

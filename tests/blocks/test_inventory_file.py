@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 
 from blocks.errors import ConfigurationError
+from blocks.gemini_settings import GeminiSettings
 from blocks.inventory_file import parse_inventory
 from blocks.register import read_environment_file
-from blocks.schema import LOCAL_ENGINE, Autonomy, ContainerRuntime, GeminiSettings, Inventory, Kind, ProcessRuntime, Resource
+from blocks.runtimes import LOCAL_ENGINE, ContainerRuntime, ProcessRuntime
+from blocks.schema import Autonomy, Inventory, Kind, Resource
 from compose.description import LabDescription
 
 EXAMPLE = Path(__file__).parents[2] / "blocks" / "inventory.example.yaml"

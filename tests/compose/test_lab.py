@@ -20,7 +20,8 @@ import pytest
 import redis
 import yaml
 
-from blocks.schema import Inventory, Kind, ProcessRuntime
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Inventory, Kind
 from compose.description import LabDescription, LabError, load
 from compose.lab import lab_running, running_lab
 

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from blocks.gemini import GeminiBlock
-from blocks.schema import GeminiSettings
+from blocks.gemini_settings import GeminiSettings
 from compose.description import LabDescription
 from tasks.connecting import Live
 from tasks.core.models import FixRecord

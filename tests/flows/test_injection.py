@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 from pydantic import SecretStr
 
 from blocks.gemini import GeminiBlock
-from blocks.schema import GeminiSettings
+from blocks.gemini_settings import GeminiSettings
 from compose.description import LabDescription
 from compose.gemini_server import GeminiServer
 from flows.remediate import remediate

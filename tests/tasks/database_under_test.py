@@ -12,7 +12,8 @@ import psycopg
 from psycopg import AsyncConnection
 from psycopg.sql import SQL
 
-from blocks.schema import Kind, ProcessRuntime, Resource
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Kind, Resource
 from compose.description import LabDescription
 from tasks.clients.postgres import Login, PostgresClient
 from tasks.clients.runtime import SupervisedProcess, open_runtime

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from blocks.schema import LOCAL_ENGINE, ContainerRuntime, Kind, Resource
+from blocks.runtimes import LOCAL_ENGINE, ContainerRuntime
+from blocks.schema import Kind, Resource
 from tasks.clients.containers import ContainerClient, open_container
 
 SOCKET = "/var/run/docker.sock"

@@ -12,7 +12,8 @@ from typing import Any
 import httpx
 import psutil
 
-from blocks.schema import Kind, ProcessRuntime, Resource
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Kind, Resource
 from compose.description import LabDescription
 from tasks.clients.nginx import NginxClient
 from tasks.clients.runtime import SupervisedProcess

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from blocks.schema import ContainerRuntime, Inventory, Kind, Resource
+from blocks.runtimes import ContainerRuntime
+from blocks.schema import Inventory, Kind, Resource
 from tasks.alerts import MAX_BODY_BYTES, CannotListen, Receiver, receiving
 from tasks.clients.container_streams import CONNECTED, LOST, ContainerEvent
 from tasks.core.admission import TokenBucket

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from blocks.schema import ContainerRuntime
+from blocks.runtimes import ContainerRuntime
 from tasks.clients.container_engine import ContainerEngine
 from tasks.clients.runtime import ContainerProcess, Inside, open_runtime
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from blocks.schema import CertificateFiles, ContainerRuntime, Kind, NginxDeclared, Resource
+from blocks.nginx_declared import CertificateFiles, NginxDeclared
+from blocks.runtimes import ContainerRuntime
+from blocks.schema import Kind, Resource
 from compose.certificates import write_certificates
 from compose.description import HOST, free_ports
 from tasks.clients import nginx as client_module

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.schema import ContainerRuntime, Inventory, Kind, Resource
+from blocks.runtimes import ContainerRuntime
+from blocks.schema import Inventory, Kind, Resource
 from tasks.core.admission import TokenBucket
 from tasks.core.alerts import NotUnderstood, cause_of, read_notification, resources_of
 

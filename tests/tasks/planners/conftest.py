@@ -14,10 +14,11 @@ import google.genai  # noqa: F401 - half a second that no test's deadline should
 import pytest
 from pydantic import JsonValue
 
-from blocks.schema import GeminiSettings, Kind, Limits, Resource, Role, Rules
+from blocks.gemini_settings import GeminiSettings
+from blocks.schema import Kind, Limits, Resource, Role, Rules
 from compose.gemini_server import GeminiServer
 from compose.gemini_wire import Answer, Script, structured
-from tasks.catalog import Catalog, load_catalog, summarise
+from tasks.catalog import Catalog, load_catalog
 from tasks.core.models import Context, Plan, Step
 from tasks.planners.fallback import FallbackPlanner
 from tasks.planners.gemini import GeminiPlanner
@@ -65,7 +66,7 @@ def context() -> Context:
         resource=resource,
         observation=observation,
         facts={"redis_info": {"used_memory_mib": 62.1, "maxmemory_mib": 64.0, "maxmemory_policy": "noeviction"}},
-        tools=tuple(summarise(tool) for tool in load_catalog().tools_for(Kind.REDIS).values()),
+        tools=load_catalog().offered(observation),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from blocks.schema import GeminiSettings
+from blocks.gemini_settings import GeminiSettings
 from compose.gemini_wire import Answer, Request, Script, blocked, in_turn, refusal, said, silent, structured
 from tasks.core.models import Context, Plan, Usage
 from tasks.planners.gemini_client import GeminiAccess, GeminiClient, ModelFailed, Session

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from blocks.schema import Vertex
+from blocks.gemini_settings import Vertex
 from compose.gemini_server import GeminiServer
 from compose.gemini_wire import Answer, in_turn
 from tasks.core.models import Context

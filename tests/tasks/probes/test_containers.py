@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from blocks.schema import LOCAL_ENGINE, Thresholds
+from blocks.runtimes import LOCAL_ENGINE
+from blocks.schema import Thresholds
 from tasks.clients import container_watch
 from tasks.clients.containers import ContainerClient
 from tasks.core.errors import ProbeBroken

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.schema import Kind, Limits, ProcessRuntime, Resource
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Kind, Limits, Resource
 from tasks.catalog import load_catalog
 from tasks.core.declare import Remedy
 from tasks.core.models import Attempt, Context, Decision, Incident, Plan, Reading

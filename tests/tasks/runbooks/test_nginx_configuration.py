@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from blocks.schema import CertificateFiles, Kind, NginxDeclared
+from blocks.nginx_declared import CertificateFiles, NginxDeclared
+from blocks.schema import Kind
 from tasks.catalog import load_catalog
 from tasks.core.models import Context, Health, Observation
 from tests.incidents import NOW, context_of

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.schema import Kind, Limits, ProcessRuntime, Resource, Rules, Thresholds
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Kind, Limits, Resource, Rules, Thresholds
 from compose.description import LabDescription
 from tasks.catalog import load_catalog
 from tasks.clients.postgres import PostgresClient

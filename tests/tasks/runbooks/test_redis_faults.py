@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blocks.schema import ProcessRuntime, Role
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Role
 from tasks.core.declare import Remedy
 from tasks.core.models import Context
 from tasks.runbooks.redis_faults import (

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from blocks.schema import Kind, Limits, ProcessRuntime, Resource, Role, Thresholds
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Kind, Limits, Resource, Role, Thresholds
 from compose.description import LabDescription
 from tasks.clients.redis_server import RedisClient, open_redis
 from tasks.core.declare import Remedy, Tool, declaration_of

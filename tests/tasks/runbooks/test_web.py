@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from blocks.schema import Kind, ProcessRuntime, Resource
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Kind, Resource
 from tasks.catalog import load_catalog
 from tasks.core.models import Context, Health, Incident, Reading
 from tasks.core.verdicts import observe

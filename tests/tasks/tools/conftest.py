@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from blocks.schema import Kind, Limits, ProcessRuntime, Resource, Role
+from blocks.runtimes import ProcessRuntime
+from blocks.schema import Kind, Limits, Resource, Role
 from compose.description import LabDescription
 from tasks.clients.redis_server import Login, RedisClient, open_redis
 from tasks.clients.runtime import SupervisedProcess

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from blocks.schema import NginxDeclared
+from blocks.nginx_declared import NginxDeclared
 from compose.description import LabDescription
 from tasks.clients import nginx_configuration
 from tasks.clients.nginx import NginxClient

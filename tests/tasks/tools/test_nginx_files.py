@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from blocks.schema import CertificateFiles, NginxDeclared
+from blocks.nginx_declared import CertificateFiles, NginxDeclared
 from compose.certificates import write_certificates
 from compose.description import LabDescription
 from compose.web import obeys_modes
