@@ -8,9 +8,9 @@ from functools import cache
 from types import MappingProxyType, ModuleType
 from typing import TypeVar
 
-from blocks.schema import Kind
+from blocks.schema import Kind, Risk
 from tasks.core.declare import Declaration, DeclarationError, Probe, Runbook, Scenario, Tool, declaration_of
-from tasks.core.models import ToolSummary
+from tasks.core.models import Observation, ToolSummary
 
 PACKAGES = ("tasks.probes", "tasks.tools", "tasks.runbooks", "tasks.scenarios")
 Named = TypeVar("Named", Tool, Runbook, Scenario)
@@ -28,6 +28,12 @@ class Catalog:
     def tools_for(self, kind: Kind) -> dict[str, Tool]:
         """The tools of one kind, by name."""
         return {name: tool for name, tool in self.tools.items() if tool.service is kind}
+
+    def offered(self, observation: Observation) -> tuple[ToolSummary, ...]:
+        """What a planner may choose from: what reads, and what is a remedy for a measured symptom. The policy refuses the others anyway."""
+        shown = {finding.symptom for finding in observation.findings}
+        tools = self.tools_for(observation.kind).values()
+        return tuple(summarise(tool) for tool in tools if tool.risk is Risk.READ_ONLY or tool.symptoms & shown)
 
     def runbooks_for(self, kind: Kind, symptoms: tuple[str, ...]) -> list[Runbook]:
         """The runbooks for any of the symptoms, in the symptoms' order."""

@@ -8,7 +8,6 @@ from prefect.cache_policies import NO_CACHE
 from pydantic import JsonValue
 
 from blocks.schema import Resource, Risk, dependencies_of
-from tasks.catalog import summarise
 from tasks.connecting import Live, current
 from tasks.core.declare import NoArgs, Tool
 from tasks.core.detection import open_incident
@@ -55,7 +54,7 @@ async def context_of(live: Live, incident: Incident, attempts: tuple[Attempt, ..
         recent_changes=tuple(live.redactor.text(line) for record in past for line in _changes(record))[:RECENT_CHANGES],
         error_lines=lines,
         attempts=tuple(attempt.model_copy(update={"comment": live.redactor.text(attempt.comment)}) for attempt in attempts),
-        tools=tuple(summarise(tool) for tool in live.catalog.tools_for(resource.kind).values()),
+        tools=live.catalog.offered(observation),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from blocks.gemini_section import BASE_URLS, KEY, MODEL
 from compose.description import LabDescription
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 for variable in (KEY, MODEL, *BASE_URLS):
     os.environ.pop(variable, None)  # whatever the shell has, no test asks the real Gemini
+
+# The first example of a property also pays for what is loaded once, and a machine may be busy.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -217,7 +217,7 @@ def test_the_budget_holds_unless_what_always_stays_exceeds_it(
 @pytest.mark.parametrize("incident", sorted(READINGS))
 def test_an_incident_costs_less_than_6000_tokens(incident: str) -> None:
     found = context_of(incident)
-    tools = tuple(summarise(tool) for tool in CATALOG.tools_for(found.incident.kind).values())
+    tools = CATALOG.offered(found.observation)
     prompt = build_prompt(found.model_copy(update={"tools": tools}), max_input_tokens=ENOUGH, max_steps=4)
     # Dependencies, facts, logs and history take about as much again.
     assert prompt.tokens < 3000
