@@ -1,12 +1,15 @@
 """A stage for scenarios without Prefect: a lab's resource, its probe, and a remediation by rule that goes through the policy."""
 
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
-from dataclasses import dataclass
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from blocks.credentials import Login
@@ -17,7 +20,7 @@ from compose.description import LabDescription
 from tasks.catalog import load_catalog
 from tasks.clients.polling import poll
 from tasks.connecting import open_client
-from tasks.core.declare import Ending
+from tasks.core.declare import Ending, Scenario
 from tasks.core.detection import open_incident
 from tasks.core.errors import EvenkeelError, ProbeBroken
 from tasks.core.models import Attempt, Change, Context, Decision, Health, Observation, Outcome, OutcomeStatus, Plan
@@ -30,7 +33,7 @@ from tasks.scenarios.stage import ShopLoads, Stage
 
 CATALOG = load_catalog()
 PATIENCE_SECONDS = 30
-RECOVER_SECONDS = 6
+LOOK_EVERY_SECONDS = 0.5
 ATTEMPTS = 3
 
 
@@ -41,13 +44,55 @@ class Theatre:
     inventory: Inventory
     resource: Resource
     client: Any
-    _stage: Stage | None = None
+    loads: ShopLoads
+    logins: Mapping[tuple[str, str], tuple[str, str]] = field(repr=False)
+    """(resource, purpose) -> user and password."""
 
     @property
     def stage(self) -> Stage:
         """What scenarios are given."""
-        assert self._stage is not None
-        return self._stage
+        return Stage(
+            resource=self.resource,
+            inventory=self.inventory,
+            loads=self.loads,
+            observe=self.observe,
+            open_client=lambda _: self.client,
+            logins=self.logins,
+            past_fix=lambda _: pytest.fail("no fault that is tried here needs a past fix"),
+        )
+
+    async def perform(self, fault: Scenario, *, quiet_seconds: float = 1) -> list[str]:
+        """Inject, wait for the symptom, remediate, check, take back, all as the fault declares it; the tools that ran.
+
+        A fault without symptoms must show none for `quiet_seconds`.
+        """
+        await self.wait_for(frozenset())
+        generator = fault.function(self.stage)
+        try:
+            await anext(generator)
+            ending, used = Ending.LEFT_ALONE, list[str]()
+            if fault.symptoms:
+                ending, used = await self.remediate(await self.wait_for(fault.symptoms))
+            else:
+                await self._stays_quiet(quiet_seconds)
+            assert ending is fault.expects
+            assert not fault.forbidden_tools & set(used)
+            if ending is not Ending.ESCALATED:
+                with pytest.raises(StopAsyncIteration):  # the fault's own check
+                    await anext(generator)
+        finally:
+            await generator.aclose()
+        await self.wait_for(frozenset())
+        return used
+
+    async def _stays_quiet(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            seen = await self.observe()
+            assert not seen.findings
+            if time.monotonic() >= end:
+                return
+            await asyncio.sleep(LOOK_EVERY_SECONDS)
 
     async def observe(self) -> Observation:
         """One observation, as the monitor makes it."""
@@ -82,9 +127,9 @@ class Theatre:
                 return Ending.ESCALATED, used
             outcomes = [await self._run(plan, number) for number in range(len(plan.steps))]
             used += [step.tool for step in plan.steps]
-            recover_seconds = RECOVER_SECONDS if any(one.changed_something for one in outcomes) else 0
-            well = await poll(self._well, seconds=recover_seconds, every_seconds=0.1)
-            if well is not None:
+            changed = any(one.changed_something for one in outcomes)
+            if changed and await poll(self._well, seconds=self.inventory.rules.recover_seconds, every_seconds=0.1) is not None:
+                assert {one.status for one in outcomes} == {OutcomeStatus.DONE}
                 return Ending.HEALED, used
             attempt = Attempt(plan=plan, outcomes=tuple(outcomes))
             context = context.model_copy(update={"attempts": (*context.attempts, attempt), "observation": await self.observe()})
@@ -129,21 +174,10 @@ async def theatre_of(lab: LabDescription, name: str) -> AsyncIterator[Theatre]:
     parsed = parse_inventory(yaml.safe_dump(lab_file.inventory(lab)), lab_file.environment(lab))
     inventory, resource = parsed.inventory, parsed.inventory.resource(name)
     logins = {key: Login.model_validate(one.model_dump()) for key, one in parsed.logins.items()}
-    async with AsyncExitStack() as stack, httpx.AsyncClient(trust_env=False) as shop:
-
-        def opened(named: Resource) -> Any:
-            client = open_client(named, {purpose: logins[named.name, purpose] for purpose in named.logins})
-            stack.push_async_callback(client.close)
-            return client
-
-        made = Theatre(inventory, resource, opened(resource))
-        made._stage = Stage(
-            resource=resource,
-            inventory=inventory,
-            loads=ShopLoads(shop),
-            observe=made.observe,
-            open_client=lambda _: made.client,
-            logins={key: (one.username, one.password.get_secret_value()) for key, one in logins.items()},
-            past_fix=lambda _: nullcontext(),
-        )
-        yield made
+    client = open_client(resource, {purpose: logins[resource.name, purpose] for purpose in resource.logins})
+    keys = {key: (one.username, one.password.get_secret_value()) for key, one in logins.items()}
+    async with httpx.AsyncClient(base_url=lab.app.url, trust_env=False) as shop:
+        try:
+            yield Theatre(inventory, resource, client, ShopLoads(shop), keys)
+        finally:
+            await client.close()

@@ -1,7 +1,5 @@
 """Every fault of PostgreSQL on a real server, without flows: injected, seen by the probe, planned by rule, authorised, healed, restored."""
 
-import asyncio
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +9,7 @@ import pytest
 from blocks.schema import Kind
 from compose.description import LabDescription
 from tasks.clients.polling import poll
-from tasks.core.declare import Ending, Scenario
+from tasks.core.declare import Scenario
 from tests.tasks.theatre import CATALOG, Theatre, theatre_of
 
 REMEDY: dict[str, list[str]] = {
@@ -106,27 +104,7 @@ def test_every_fault_is_tried_here() -> None:
 async def tried(fault: Scenario, theatre: Theatre, lab: LabDescription) -> None:
     await theatre.wait_for(frozenset())
     before = state_of(lab)
-    generator = fault.function(theatre.stage)
-    try:
-        await anext(generator)
-        ending, used = Ending.LEFT_ALONE, list[str]()
-        if fault.symptoms:
-            ending, used = await theatre.remediate(await theatre.wait_for(fault.symptoms))
-        else:
-            end = time.monotonic() + WATCHED_SECONDS
-            while time.monotonic() < end:
-                seen = await theatre.observe()
-                assert not seen.findings
-                await asyncio.sleep(0.5)
-        assert ending is fault.expects
-        assert used == REMEDY[fault.name]
-        assert not fault.forbidden_tools & set(used)
-        if ending is not Ending.ESCALATED:
-            with pytest.raises(StopAsyncIteration):
-                await anext(generator)
-    finally:
-        await generator.aclose()
-    await theatre.wait_for(frozenset())
+    assert await theatre.perform(fault, quiet_seconds=WATCHED_SECONDS) == REMEDY[fault.name]
     await has_nobody(lab)
     assert state_of(lab) == before
 

@@ -2,42 +2,19 @@
 
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, nullcontext
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-import yaml
 from redis.asyncio import Redis
 
-from blocks.credentials import Login
-from blocks.inventory_file import parse_inventory
-from blocks.schema import Inventory, Kind, Resource
-from compose import inventory as lab_file
 from compose.description import LabDescription
-from tasks.catalog import load_catalog
-from tasks.clients.polling import poll
 from tasks.clients.redis_aof import last_increment
-from tasks.clients.redis_server import RedisClient
-from tasks.connecting import open_client
-from tasks.core.declare import Ending, NoArgs, Scenario
-from tasks.core.detection import open_incident
-from tasks.core.errors import EvenkeelError, NotApplicable, ProbeBroken, ToolFailed
-from tasks.core.models import Attempt, Change, Context, Decision, Health, Observation, Outcome, OutcomeStatus, Plan
-from tasks.core.plans import parse_args
-from tasks.core.policy import Action, Standing, authorise, tried_in
+from tasks.core.declare import NoArgs, Scenario
+from tasks.core.errors import NotApplicable, ToolFailed
+from tasks.core.models import Health
 from tasks.core.redis_config import settings_of
-from tasks.core.verdicts import observe, unknown
-from tasks.execution import STATUS_OF_ERROR
-from tasks.planners.runbooks import RunbookPlanner
-from tasks.scenarios.stage import ShopLoads, Stage
+from tests.tasks.theatre import CATALOG, Theatre, theatre_of
 
-CATALOG = load_catalog()
-PATIENCE_SECONDS = 20
-ATTEMPTS = 3
 REMEDY: dict[str, list[str]] = {
     "redis_out_of_memory": ["redis_set_maxmemory"],
     "redis_clients_exhausted": ["redis_kill_clients"],
@@ -56,116 +33,9 @@ REMEDY: dict[str, list[str]] = {
 FAULTS = [CATALOG.scenarios[name] for name in REMEDY]
 
 
-@dataclass
-class Theatre:
-    """A lab's Redis with a stage, and a remediation without Prefect."""
-
-    inventory: Inventory
-    resource: Resource
-    client: RedisClient
-    stage: Stage
-
-    async def observe(self) -> Observation:
-        """One observation, as the monitor makes it."""
-        probe, now = CATALOG.probes[Kind.REDIS], datetime.now(UTC)
-        try:
-            reading = await probe.measure(self.client, self.resource)
-        except ProbeBroken as error:
-            return unknown(self.resource, str(error), taken_at=now, seconds=0)
-        return observe(self.resource, reading, probe.judge(reading, self.resource), taken_at=now, seconds=0)
-
-    async def wait_for(self, symptoms: frozenset[str]) -> Observation:
-        """The first observation with one of these symptoms; with none where there are none."""
-
-        async def shown() -> Observation | None:
-            seen = await self.observe()
-            found = {finding.symptom for finding in seen.findings}
-            return seen if (found & symptoms if symptoms else seen.health is Health.HEALTHY) else None
-
-        seen = await poll(shown, seconds=PATIENCE_SECONDS, every_seconds=0.1)
-        assert seen is not None, f"not seen: {sorted(symptoms) or 'healthy'}; last: {await self.observe()}"
-        return seen
-
-    async def remediate(self, observation: Observation) -> tuple[Ending, list[str]]:
-        """Plan by rule, authorise, act and measure, up to three times; how it ended, and the tools that ran."""
-        planner = RunbookPlanner(CATALOG, self.inventory.rules)
-        incident = open_incident(self.inventory.name, observation, observation.taken_at)
-        context = Context(incident=incident, resource=self.resource, observation=observation)
-        used: list[str] = []
-        for _ in range(ATTEMPTS):
-            plan = await planner.plan(context)
-            if plan.decision is not Decision.ACT or not self._is_allowed(plan, context):
-                return Ending.ESCALATED, used
-            outcomes = [await self._run(plan, number) for number in range(len(plan.steps))]
-            used += [step.tool for step in plan.steps]
-            seen = await poll(self._well, seconds=5, every_seconds=0.1) if any(one.changed_something for one in outcomes) else None
-            if seen is not None:
-                return Ending.HEALED, used
-            attempt = Attempt(plan=plan, outcomes=tuple(outcomes))
-            context = context.model_copy(update={"attempts": (*context.attempts, attempt), "observation": await self.observe()})
-        return Ending.ESCALATED, used
-
-    async def _well(self) -> Observation | None:
-        seen = await self.observe()
-        return seen if seen.health is Health.HEALTHY else None
-
-    def _is_allowed(self, plan: Plan, context: Context) -> bool:
-        rulings = [
-            authorise(
-                step,
-                CATALOG.tools[step.tool],
-                tools=CATALOG.tools,
-                incident=context.incident,
-                resource=self.resource,
-                observation=context.observation,
-                rules=self.inventory.rules,
-                standing=Standing(now=context.observation.taken_at, tried=tried_in(context.attempts)),
-            )
-            for step in plan.steps
-        ]
-        assert Action.DENY not in {ruling.action for ruling in rulings}, rulings
-        return all(ruling.action is Action.ALLOW for ruling in rulings)
-
-    async def _run(self, plan: Plan, number: int) -> Outcome:
-        step = plan.steps[number]
-        tool, change = CATALOG.tools[step.tool], None
-        status, message = OutcomeStatus.DONE, ""
-        try:
-            change = await tool.function(self.client, parse_args(tool, step))
-            assert isinstance(change, Change)
-        except EvenkeelError as error:
-            status, message = STATUS_OF_ERROR[type(error)], str(error)
-        return Outcome(step=step, status=status, change=change, message=message, started_at=datetime.now(UTC))
-
-
 @pytest.fixture
 async def theatre(fresh_cache: LabDescription) -> AsyncIterator[Theatre]:
-    parsed = parse_inventory(yaml.safe_dump(lab_file.inventory(fresh_cache)), lab_file.environment(fresh_cache))
-    inventory, resource = parsed.inventory, parsed.inventory.resource("shop-cache")
-    logins = {purpose: Login.model_validate(fresh_cache.cache.logins[purpose].model_dump()) for purpose in ("monitor", "application")}
-    async with AsyncExitStack() as stack, httpx.AsyncClient(trust_env=False) as shop:
-
-        def open_one(named: Resource) -> Any:
-            client = open_client(named, logins)
-            stack.push_async_callback(client.close)
-            return client
-
-        client = open_one(resource)
-
-        async def look() -> Observation:
-            return await made.observe()
-
-        keys = {(resource.name, purpose): (one.username, one.password.get_secret_value()) for purpose, one in logins.items()}
-        stage = Stage(
-            resource=resource,
-            inventory=inventory,
-            loads=ShopLoads(shop),
-            observe=look,
-            open_client=lambda _: client,
-            logins=keys,
-            past_fix=lambda _: nullcontext(),
-        )
-        made = Theatre(inventory, resource, client, stage)
+    async with theatre_of(fresh_cache, "shop-cache") as made:
         yield made
 
 
@@ -187,26 +57,7 @@ async def test_a_fault_is_seen_met_as_expected_and_taken_back(fault: Scenario, t
         for number in range(50):
             await second.hset(f"cart:customer-{number:03d}", mapping={"7": str(number)})
         data, settings = await fingerprint(second), await second.config_get("*")
-    await theatre.wait_for(frozenset())
-    generator = fault.function(theatre.stage)
-    try:
-        await anext(generator)
-        ending, used = Ending.LEFT_ALONE, list[str]()
-        if fault.symptoms:
-            ending, used = await theatre.remediate(await theatre.wait_for(fault.symptoms))
-        else:
-            seen = [await theatre.observe() for _ in range(3)]
-            assert not [one for one in seen if one.health.is_breach]
-        assert ending is fault.expects
-        assert used == REMEDY[fault.name]
-        assert not fault.forbidden_tools & set(used)
-        if ending is Ending.HEALED:
-            with pytest.raises(StopAsyncIteration):
-                await anext(generator)
-    finally:
-        await generator.aclose()
-
-    await theatre.wait_for(frozenset())
+    assert await theatre.perform(fault) == REMEDY[fault.name]
     async with Redis.from_url(fresh_cache.cache.url("monitor"), decode_responses=True, protocol=2) as second:
         assert await fingerprint(second) == data
         changed = {name for name, value in (await second.config_get("*")).items() if value != settings[name]}
