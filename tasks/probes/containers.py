@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-from collections.abc import Mapping
 
 from pydantic import JsonValue
 
@@ -24,7 +23,9 @@ from tasks.clients.container_samples import usage
 from tasks.clients.container_watch import Watched
 from tasks.clients.containers import ContainerClient
 from tasks.core.declare import probe
-from tasks.core.models import Finding, Health, Reading
+from tasks.core.findings import degraded, failed
+from tasks.core.models import Finding, Reading
+from tasks.core.values import Values, items, number
 
 STEADY_SECONDS = 5.0
 """A container that has been up for so long is no longer one that falls again and again."""
@@ -41,9 +42,9 @@ def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
         return ()
     state = values.get("state")
     if state == "missing":
-        return (_failed("missing", "the engine has no container of this name"),)
+        return (failed("missing", "the engine has no container of this name"),)
     if state == "paused":
-        return (_failed("paused", "the container is paused: its processes are frozen, and what was said of its health is void"),)
+        return (failed("paused", "the container is paused: its processes are frozen, and what was said of its health is void"),)
     if state in {"running", "restarting"} or _is_looping(values, resource):
         found = (
             _out_of_memory(values),
@@ -161,89 +162,76 @@ async def _reacts(host: str, port: int) -> bool:
     return True
 
 
-def _failed(symptom: str, summary: str) -> Finding:
-    return Finding(symptom=symptom, health=Health.FAILED, summary=summary)
-
-
-def _degraded(symptom: str, summary: str) -> Finding:
-    return Finding(symptom=symptom, health=Health.DEGRADED, summary=summary)
-
-
-def _down(values: Mapping[str, JsonValue]) -> Finding:
+def _down(values: Values) -> Finding:
     state, error, code = values.get("state"), str(values.get("error") or ""), values.get("exit_code")
     if PORT_TAKEN.search(error):
-        return _failed("port_conflict", f"the container is {state}: another one has its port: {error}")
+        return failed("port_conflict", f"the container is {state}: another one has its port: {error}")
     if _count(values, "oom_kills"):
-        return _failed("oom_killed", f"the container is {state}: it was killed for want of memory ({values.get('memory_limit_mib')} MiB)")
+        return failed("oom_killed", f"the container is {state}: it was killed for want of memory ({values.get('memory_limit_mib')} MiB)")
     reason = f": {error}" if error else ""
-    return _failed("container_down", f"the container is {state} with exit code {code}{reason}")
+    return failed("container_down", f"the container is {state} with exit code {code}{reason}")
 
 
-def _is_looping(values: Mapping[str, JsonValue], resource: Resource) -> bool:
-    uptime = values.get("uptime_seconds")
-    if isinstance(uptime, int | float) and uptime >= STEADY_SECONDS:
+def _is_looping(values: Values, resource: Resource) -> bool:
+    uptime = number(values, "uptime_seconds")
+    if uptime is not None and uptime >= STEADY_SECONDS:
         return False
     counts = [_count(values, "restarts_last_hour"), _count(values, "restart_count") if values.get("state") == "restarting" else 0]
     return max(counts) >= resource.thresholds.restarts_per_hour
 
 
-def _looping(values: Mapping[str, JsonValue], resource: Resource) -> Finding | None:
+def _looping(values: Values, resource: Resource) -> Finding | None:
     if not _is_looping(values, resource):
         return None
-    codes = ", ".join(map(str, _list(values, "exit_codes"))) or str(values.get("exit_code"))
+    codes = ", ".join(map(str, items(values, "exit_codes"))) or str(values.get("exit_code"))
     times = max(_count(values, "restarts_last_hour"), _count(values, "restart_count"))
-    return _failed("crash_looping", f"the container ends by itself again and again: {times} restarts within an hour, exit codes {codes}")
+    return failed("crash_looping", f"the container ends by itself again and again: {times} restarts within an hour, exit codes {codes}")
 
 
-def _out_of_memory(values: Mapping[str, JsonValue]) -> Finding | None:
+def _out_of_memory(values: Values) -> Finding | None:
     kills = _count(values, "oom_kills")
     if not kills:
         return None
     limit = values.get("memory_limit_mib")
-    return _degraded("oom_killed", f"{kills} of its processes were killed for want of memory in the last hour (limit {limit} MiB)")
+    return degraded("oom_killed", f"{kills} of its processes were killed for want of memory in the last hour (limit {limit} MiB)")
 
 
-def _unhealthy(values: Mapping[str, JsonValue]) -> Finding | None:
+def _unhealthy(values: Values) -> Finding | None:
     if values.get("health") != "unhealthy":
         return None
     answering, said = values.get("ports_answering"), values.get("health_output")
     ports = f"; {answering} of its ports react" if answering else ""
-    return _degraded("unhealthy", f"its health check fails: {said or 'it says nothing'}{ports}")
+    return degraded("unhealthy", f"its health check fails: {said or 'it says nothing'}{ports}")
 
 
-def _detached(values: Mapping[str, JsonValue]) -> Finding | None:
-    missing = _list(values, "networks_missing")
+def _detached(values: Values) -> Finding | None:
+    missing = items(values, "networks_missing")
     if not missing:
         return None
-    return _degraded("network_detached", f"the container is cut off from the network {', '.join(map(str, missing))}")
+    return degraded("network_detached", f"the container is cut off from the network {', '.join(map(str, missing))}")
 
 
-def _memory(values: Mapping[str, JsonValue], resource: Resource) -> Finding | None:
-    share, threshold = values.get("memory_percent"), resource.thresholds.memory_percent
-    if not isinstance(share, int | float) or not share >= threshold:
+def _memory(values: Values, resource: Resource) -> Finding | None:
+    share, threshold = number(values, "memory_percent"), resource.thresholds.memory_percent
+    if share is None or share < threshold:
         return None
     used = f"{values.get('memory_mib')} of {values.get('memory_limit_mib')} MiB"
-    return _degraded("memory_high", f"{share:g} % of the memory limit is in use, {used} (threshold {threshold:g} %)")
+    return degraded("memory_high", f"{share:g} % of the memory limit is in use, {used} (threshold {threshold:g} %)")
 
 
-def _cpu(values: Mapping[str, JsonValue], resource: Resource) -> tuple[Finding | None, ...]:
+def _cpu(values: Values, resource: Resource) -> tuple[Finding | None, ...]:
     thresholds, limit = resource.thresholds, values.get("cpus_limit")
-    throttled, share = values.get("throttled_percent"), values.get("cpu_percent")
+    throttled, share = number(values, "throttled_percent"), number(values, "cpu_percent")
     found: list[Finding | None] = []
-    if isinstance(throttled, int | float) and throttled >= thresholds.throttled_percent:
+    if throttled is not None and throttled >= thresholds.throttled_percent:
         summary = f"the container is held back in {throttled:g} % of the scheduler's periods for its limit of {limit} cores"
-        found.append(_degraded("cpu_throttled", f"{summary} (threshold {thresholds.throttled_percent:g} %)"))
-    if isinstance(share, int | float) and share >= thresholds.cpu_percent:
+        found.append(degraded("cpu_throttled", f"{summary} (threshold {thresholds.throttled_percent:g} %)"))
+    if share is not None and share >= thresholds.cpu_percent:
         summary = f"{share:g} % of the CPU limit is in use, {values.get('cpus_used')} of {limit} cores"
-        found.append(_degraded("cpu_high", f"{summary} (threshold {thresholds.cpu_percent:g} %)"))
+        found.append(degraded("cpu_high", f"{summary} (threshold {thresholds.cpu_percent:g} %)"))
     return tuple(found)
 
 
-def _count(values: Mapping[str, JsonValue], name: str) -> int:
+def _count(values: Values, name: str) -> int:
     value = values.get(name)
     return value if isinstance(value, int) else 0
-
-
-def _list(values: Mapping[str, JsonValue], name: str) -> list[JsonValue]:
-    value = values.get(name)
-    return value if isinstance(value, list) else []

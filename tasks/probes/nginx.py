@@ -1,7 +1,6 @@
 """How Nginx is measured and judged: by the page through the proxy, and explained by the workers' connections."""
 
 import asyncio
-import socket
 import ssl
 import stat
 import time
@@ -14,8 +13,9 @@ from blocks.schema import Kind, Resource
 from tasks.clients.causes import find_cause, is_caused_by
 from tasks.clients.nginx import NginxClient
 from tasks.clients.nginx_processes import Processes
+from tasks.clients.web import usable_address
 from tasks.core.declare import probe
-from tasks.core.errors import EvenkeelError, ProbeBroken
+from tasks.core.errors import EvenkeelError
 from tasks.core.models import Reading
 from tasks.core.nginx_judgement import judge
 
@@ -176,17 +176,14 @@ async def _page_values(client: NginxClient, resource: Resource) -> dict[str, Jso
     values: dict[str, JsonValue] = {"answers": "yes", "page_ok": False, "page_status": None, "page_from": None, "page_error": None}
     values |= {"certificate_days_left": None, "certificate_error": None}
     try:
-        async with asyncio.timeout(deadline_seconds):
-            values |= await _get(client.http, resource.address, deadline_seconds)
+        with usable_address(resource):
+            async with asyncio.timeout(deadline_seconds):
+                values |= await _get(client.http, resource.address, deadline_seconds)
     except (TimeoutError, httpx.TimeoutException):
         values |= {"page_error": "timeout", "error": f"no page within {deadline_seconds:g} s"}
         if not await _answers_itself(resource.address):
             values["answers"] = "timeout"
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise ProbeBroken(f"{resource.name}: the address {resource.address} is no URL: {error}") from error
     except httpx.ConnectError as error:
-        if is_caused_by(error, socket.gaierror):
-            raise ProbeBroken(f"{resource.name}: the name in {resource.address} does not resolve") from error
         if is_caused_by(error, ssl.SSLError):
             values |= {"page_error": "tls", "error": f"TLS: {error}", "certificate_error": _certificate_error(error)}
         else:

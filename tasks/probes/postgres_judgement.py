@@ -1,15 +1,14 @@
 """What PostgreSQL's readings say is wrong. Pure."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from pydantic import JsonValue
 
 from blocks.schema import Resource, Thresholds
 from tasks.clients.postgres_silence import Reason
-from tasks.core.models import Finding, Health, Reading
-
-Values = Mapping[str, JsonValue]
+from tasks.core.findings import degraded, failed
+from tasks.core.models import Finding, Reading
+from tasks.core.values import Values, number, part
 
 
 def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
@@ -31,11 +30,11 @@ def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
 def _silent(answers: JsonValue, values: Values) -> Iterator[Finding]:
     error = values.get("answers_error") or "no details"
     if answers == Reason.REFUSED:
-        yield Finding(symptom="down", health=Health.FAILED, summary=f"refuses connections ({error})")
+        yield failed("down", f"refuses connections ({error})")
     elif answers == Reason.TIMEOUT:
-        yield Finding(symptom="unresponsive", health=Health.FAILED, summary=f"does not answer ({error})")
+        yield failed("unresponsive", f"does not answer ({error})")
     elif answers == Reason.STARTING:
-        yield Finding(symptom="starting", health=Health.FAILED, summary=f"starts or stops and lets nobody in ({error})")
+        yield failed("starting", f"starts or stops and lets nobody in ({error})")
 
 
 def _symptom(values: Values) -> Iterator[Finding]:
@@ -43,15 +42,15 @@ def _symptom(values: Values) -> Iterator[Finding]:
     reason = values.get("select_reason")
     if reason == Reason.FULL or (values.get("monitor_refused") is True and values.get("select_ok") is not True) or _is_full(values):
         summary = f"no connection is left for the application ({error})"
-        yield Finding(symptom="connections_exhausted", health=Health.FAILED, summary=summary)
+        yield failed("connections_exhausted", summary)
     elif values.get("select_ok") is not False:
         return
     elif reason in {Reason.TIMEOUT, Reason.REFUSED}:
-        yield Finding(symptom="unresponsive", health=Health.FAILED, summary=f"lets no new session in ({error})")
+        yield failed("unresponsive", f"lets no new session in ({error})")
     elif reason == Reason.STARTING:
-        yield Finding(symptom="starting", health=Health.FAILED, summary=f"starts or stops and lets nobody in ({error})")
+        yield failed("starting", f"starts or stops and lets nobody in ({error})")
     else:
-        yield Finding(symptom="application_refused", health=Health.FAILED, summary=f"refuses the application ({error})")
+        yield failed("application_refused", f"refuses the application ({error})")
 
 
 def _is_full(values: Values) -> bool:
@@ -66,17 +65,17 @@ def _explanations(values: Values, thresholds: Thresholds) -> Iterator[Finding]:
     waited = number(values, "longest_blocked_seconds")
     if waited is not None and waited >= thresholds.blocked_seconds:
         summary = f"{values.get('blocked_count')} session(s) wait for a lock, the longest for {waited:.1f} s"
-        yield Finding(symptom="lock_wait", health=Health.DEGRADED, summary=summary)
+        yield degraded("lock_wait", summary)
     idle = number(values, "oldest_idle_in_transaction_seconds")
     if idle is not None and idle >= thresholds.idle_in_transaction_seconds:
         application = values.get("oldest_idle_in_transaction_application") or "an unnamed application"
         summary = f"{application} has been idle in a transaction for {idle:.1f} s"
-        yield Finding(symptom="idle_in_transaction", health=Health.DEGRADED, summary=summary)
+        yield degraded("idle_in_transaction", summary)
     percent = number(values, "connections_percent")
     if percent is not None and percent >= thresholds.connections_percent:
         used, most = values.get("connections_used"), values.get("connections_max")
         summary = f"{used} of {most} connections in use ({percent:g} %, threshold {thresholds.connections_percent:g} %)"
-        yield Finding(symptom="connections_high", health=Health.DEGRADED, summary=summary)
+        yield degraded("connections_high", summary)
 
 
 def _refusals(values: Values) -> Iterator[Finding]:
@@ -85,19 +84,19 @@ def _refusals(values: Values) -> Iterator[Finding]:
     if values.get("read_only") is True and values.get("in_recovery") is not True:
         source = values.get("read_only_source")
         summary = f"writes are refused: transactions are read-only (default_transaction_read_only comes from: {source})"
-        yield Finding(symptom="read_only", health=Health.FAILED, summary=summary)
+        yield failed("read_only", summary)
     lost = values.get("privileges_missing")
     names = [_described(item) for item in lost if isinstance(item, dict)] if isinstance(lost, list) else []
     if names:
         summary = f"the application lacks {', '.join(names)}, although it owns that"
-        yield Finding(symptom="privilege_missing", health=Health.FAILED, summary=summary)
+        yield failed("privilege_missing", summary)
     damaged = number(values, "damaged_pages")
     if damaged is not None and damaged > 0:
         summary = f"{damaged:g} reading(s) of a page failed its checksum: data on the disk is damaged"
-        yield Finding(symptom="pages_damaged", health=Health.FAILED, summary=summary)
+        yield failed("pages_damaged", summary)
 
 
-def _described(lost: Mapping[str, JsonValue]) -> str:
+def _described(lost: Values) -> str:
     name = lost.get("schema") if lost.get("kind") == "schema" else f"{lost.get('schema')}.{lost.get('name')}"
     return f"{lost.get('privilege')} on {lost.get('kind')} {name}"
 
@@ -106,38 +105,30 @@ def _latency(values: Values, thresholds: Thresholds) -> Iterator[Finding]:
     seconds = number(values, "select_seconds")
     if seconds is not None and seconds >= thresholds.latency_seconds:
         summary = f"a SELECT as the application took {seconds:.2f} s (threshold {thresholds.latency_seconds:g} s)"
-        yield Finding(symptom="slow", health=Health.DEGRADED, summary=summary)
+        yield degraded("slow", summary)
 
 
 def _upkeep(values: Values, thresholds: Thresholds) -> Iterator[Finding]:
     """What is in the way of others, or will be."""
-    query = values.get("longest_query")
-    seconds = number(query, "seconds") if isinstance(query, dict) else None
-    if isinstance(query, dict) and seconds is not None and seconds >= thresholds.query_seconds:
+    query = part(values, "longest_query")
+    seconds = number(query, "seconds")
+    if seconds is not None and seconds >= thresholds.query_seconds:
         application = query.get("application_name") or "an unnamed application"
         summary = f"a statement of {application} has been running for {seconds:.1f} s (threshold {thresholds.query_seconds:g} s)"
-        yield Finding(symptom="long_query", health=Health.DEGRADED, summary=summary)
-    table = values.get("scanned_table")
-    rate = number(table, "scans_per_second") if isinstance(table, dict) else None
-    if isinstance(table, dict) and rate is not None and rate >= thresholds.scans_per_second:
+        yield degraded("long_query", summary)
+    table = part(values, "scanned_table")
+    rate = number(table, "scans_per_second")
+    if rate is not None and rate >= thresholds.scans_per_second:
         summary = f"{table.get('schema')}.{table.get('name')} with {table.get('rows')} rows is read whole {rate:g} times a second"
-        yield Finding(symptom="table_scans", health=Health.DEGRADED, summary=summary)
-    bloated = values.get("bloated_table")
-    percent = number(bloated, "dead_percent") if isinstance(bloated, dict) else None
-    if isinstance(bloated, dict) and percent is not None and percent >= thresholds.dead_rows_percent:
+        yield degraded("table_scans", summary)
+    bloated = part(values, "bloated_table")
+    percent = number(bloated, "dead_percent")
+    if percent is not None and percent >= thresholds.dead_rows_percent:
         name = f"{bloated.get('schema')}.{bloated.get('name')}"
         summary = f"{percent:g} % of the rows of {name} are dead, and autovacuum is {bloated.get('autovacuum')}"
-        yield Finding(symptom="dead_rows", health=Health.DEGRADED, summary=summary)
-    slot = values.get("idle_slot")
-    retained = number(slot, "retained_mib") if isinstance(slot, dict) else None
-    if isinstance(slot, dict) and retained is not None and retained >= thresholds.retained_wal_mib:
+        yield degraded("dead_rows", summary)
+    slot = part(values, "idle_slot")
+    retained = number(slot, "retained_mib")
+    if retained is not None and retained >= thresholds.retained_wal_mib:
         summary = f"nobody reads the replication slot {slot.get('name')}, which keeps {retained:g} MiB of WAL"
-        yield Finding(symptom="wal_retained", health=Health.DEGRADED, summary=summary)
-
-
-def number(values: Values, name: str) -> float | None:
-    """A finite number among the values, or None."""
-    value = values.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
+        yield degraded("wal_retained", summary)

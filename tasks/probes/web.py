@@ -2,20 +2,19 @@
 
 import asyncio
 import json
-import socket
 import ssl
 import time
-from collections.abc import Mapping
 
 import httpx
 from pydantic import JsonValue
 
 from blocks.schema import Kind, Resource
 from tasks.clients.causes import is_caused_by
-from tasks.clients.web import WebClient
+from tasks.clients.web import WebClient, usable_address
 from tasks.core.declare import probe
-from tasks.core.errors import ProbeBroken
-from tasks.core.models import Finding, Health, Reading
+from tasks.core.findings import degraded, failed
+from tasks.core.models import Finding, Reading
+from tasks.core.values import Values, items, number, part
 
 ANSWER_SECONDS = 1.5
 BODY_BYTES = 64 * 1024
@@ -25,10 +24,9 @@ def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
     """What is wrong, from the values alone; a value that is missing is no finding."""
     values = reading.values
     if values.get("answers") == "refused":
-        return (Finding(symptom="down", health=Health.FAILED, summary=f"the service accepts no connection: {values.get('error')}"),)
+        return (failed("down", f"the service accepts no connection: {values.get('error')}"),)
     if values.get("answers") == "timeout":
-        summary = f"the service gave no answer within {ANSWER_SECONDS:g} s"
-        return (Finding(symptom="unresponsive", health=Health.FAILED, summary=summary),)
+        return (failed("unresponsive", f"the service gave no answer within {ANSWER_SECONDS:g} s"),)
     found = (_page(values), _latency(values, resource))
     return tuple(finding for finding in found if finding is not None)
 
@@ -49,15 +47,12 @@ async def measure(client: WebClient, resource: Resource) -> Reading:
     """
     started = time.monotonic()
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            values = await _get(client.http, resource)
+        with usable_address(resource):
+            async with asyncio.timeout(ANSWER_SECONDS):
+                values = await _get(client.http, resource)
     except (TimeoutError, httpx.TimeoutException):
         values = {"answers": "timeout"}
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise ProbeBroken(f"{resource.name}: the address {resource.address} is no URL: {error}") from error
     except httpx.ConnectError as error:
-        if is_caused_by(error, socket.gaierror):
-            raise ProbeBroken(f"{resource.name}: the name in {resource.address} does not resolve") from error
         if is_caused_by(error, ssl.SSLError):
             values = {"answers": "yes", "status_code": None, "error": f"TLS: {error}"}
         else:
@@ -102,26 +97,25 @@ def _dependencies(body: bytes) -> dict[str, JsonValue]:
     return states
 
 
-def _page(values: Mapping[str, JsonValue]) -> Finding | None:
+def _page(values: Values) -> Finding | None:
     status, error = values.get("status_code"), values.get("error")
     if error is not None:
-        return Finding(symptom="page_failing", health=Health.FAILED, summary=f"the page can't be read: {error}")
+        return failed("page_failing", f"the page can't be read: {error}")
     if not isinstance(status, int) or status < httpx.codes.BAD_REQUEST:
         return None
-    health = Health.FAILED if status >= httpx.codes.INTERNAL_SERVER_ERROR else Health.DEGRADED
-    return Finding(symptom="page_failing", health=health, summary=f"the page answers {status}{_reasons(values)}")
+    said = failed if status >= httpx.codes.INTERNAL_SERVER_ERROR else degraded
+    return said("page_failing", f"the page answers {status}{_reasons(values)}")
 
 
-def _reasons(values: Mapping[str, JsonValue]) -> str:
-    failing, states = values.get("failing_dependencies"), values.get("dependencies")
-    if not isinstance(failing, list) or not failing:
+def _reasons(values: Values) -> str:
+    failing, told = items(values, "failing_dependencies"), part(values, "dependencies")
+    if not failing:
         return ""
-    told = states if isinstance(states, dict) else {}
     return ": its " + ", ".join(f"{name} is failing ({told.get(str(name), 'failing')})" for name in failing)
 
 
-def _latency(values: Mapping[str, JsonValue], resource: Resource) -> Finding | None:
-    latency, threshold = values.get("latency_seconds"), resource.thresholds.latency_seconds
-    if not isinstance(latency, int | float) or isinstance(latency, bool) or not latency >= threshold:
+def _latency(values: Values, resource: Resource) -> Finding | None:
+    latency, threshold = number(values, "latency_seconds"), resource.thresholds.latency_seconds
+    if latency is None or latency < threshold:
         return None
-    return Finding(symptom="slow", health=Health.DEGRADED, summary=f"the page took {latency:.2f} s (threshold {threshold:g} s)")
+    return degraded("slow", f"the page took {latency:.2f} s (threshold {threshold:g} s)")

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Iterator
 
-from pydantic import JsonValue
-
 from blocks.schema import Kind
 from tasks.core.declare import Remedy, runbook
-from tasks.core.models import Context, Step
+from tasks.core.models import Context
+from tasks.runbooks.steps import evidence, measured, step, was_tried
 
 RAISE_FACTOR = 2
 SHARE_AFTER_PERCENT = 40
@@ -32,7 +31,7 @@ def nginx_connections(context: Context) -> Iterator[Remedy]:
     if raised is not None:
         yield Remedy(
             diagnosis="worker_connections is too small for the connections that are held",
-            steps=(_step(context, "nginx_scale_connections", _why_raise(context, raised), worker_connections=raised),),
+            steps=(step(context, "nginx_scale_connections", _why_raise(context, raised), worker_connections=raised),),
             expected=_expected(context),
             evidence=_evidence(context),
         )
@@ -42,7 +41,7 @@ def nginx_connections(context: Context) -> Iterator[Remedy]:
     )
     yield Remedy(
         diagnosis="connections are held and not released",
-        steps=(_step(context, "nginx_clear_connections", why, drain_seconds=DRAIN_SECONDS),),
+        steps=(step(context, "nginx_clear_connections", why, drain_seconds=DRAIN_SECONDS),),
         expected=_expected(context),
         evidence=_evidence(context),
     )
@@ -54,13 +53,13 @@ def nginx_down(context: Context) -> Iterator[Remedy]:
 
     Not where its workers run: then it listens somewhere else than the inventory says, and only a person knows which of the two is right.
     """
-    if context.resource.runtime is None or _number(context, "worker_processes"):
+    if context.resource.runtime is None or measured(context, "worker_processes"):
         return
     error = context.observation.reading.values.get("error")
     why = f"no connection is accepted ({error}) and no worker runs; there is nothing to interrupt"
     yield Remedy(
         diagnosis="Nginx is not running",
-        steps=(_step(context, "nginx_restart", why),),
+        steps=(step(context, "nginx_restart", why),),
         expected="answers yes, page_ok true",
         evidence=_evidence(context),
     )
@@ -69,12 +68,12 @@ def nginx_down(context: Context) -> Iterator[Remedy]:
 @runbook(service=Kind.NGINX, symptoms={"unresponsive"}, title="Nginx does not answer")
 def nginx_unresponsive(context: Context) -> Iterator[Remedy]:
     """Give it new workers, then restart it: nothing that works is interrupted, as it answers nothing."""
-    workers, stopped = _number(context, "worker_processes"), _number(context, "stopped_workers")
+    workers, stopped = measured(context, "worker_processes"), measured(context, "stopped_workers")
     if workers is not None:
         why = f"{workers:g} workers run, {stopped or 0:g} are stopped, none answers; new ones take over the sockets, the master stays"
         yield Remedy(
             diagnosis="the workers hang",
-            steps=(_step(context, "nginx_reload", why),),
+            steps=(step(context, "nginx_reload", why),),
             expected="answers yes, page_ok true",
             evidence=_evidence(context),
         )
@@ -82,7 +81,7 @@ def nginx_unresponsive(context: Context) -> Iterator[Remedy]:
         yield Remedy(
             diagnosis="Nginx hangs",
             steps=(
-                _step(context, "nginx_restart", "it takes connections and answers none, and new workers are no way out or did not help"),
+                step(context, "nginx_restart", "it takes connections and answers none, and new workers are no way out or did not help"),
             ),
             expected="answers yes, page_ok true",
             evidence=_evidence(context),
@@ -91,27 +90,14 @@ def nginx_unresponsive(context: Context) -> Iterator[Remedy]:
 
 def _raised_limit(context: Context) -> int | None:
     """Twice the limit, or more until the connections are 40 % of it; None where that is too much, was tried, or would not help."""
-    used, limit, workers = (_number(context, name) for name in ("connections_used", "worker_connections", "worker_processes"))
-    if used is None or not limit or not workers or _was_tried(context, "nginx_scale_connections"):
+    used, limit, workers = (measured(context, name) for name in ("connections_used", "worker_connections", "worker_processes"))
+    if used is None or not limit or not workers or was_tried(context, "nginx_scale_connections"):
         return None
     most = context.resource.limits.connections or UNDECLARED_LIMIT
     wanted = max(RAISE_FACTOR * limit, math.floor(100 * used / workers / SHARE_AFTER_PERCENT) + 1)
     raised = min(math.floor(wanted), most)
     helps = raised > limit and 100 * used / workers / raised < context.resource.thresholds.connections_percent
     return raised if helps else None
-
-
-def _was_tried(context: Context, tool: str) -> bool:
-    return any(step.tool == tool for attempt in context.attempts for step in attempt.plan.steps)
-
-
-def _step(context: Context, tool: str, why: str, **args: JsonValue) -> Step:
-    return Step(tool=tool, target=context.resource.name, args=args, why=why)
-
-
-def _number(context: Context, name: str) -> float | None:
-    value = context.observation.reading.values.get(name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _figures(context: Context) -> str:
@@ -131,7 +117,6 @@ def _expected(context: Context) -> str:
 
 
 def _evidence(context: Context) -> tuple[str, ...]:
-    values = context.observation.reading.values
     names = (
         "answers",
         "page_ok",
@@ -144,4 +129,4 @@ def _evidence(context: Context) -> tuple[str, ...]:
         "draining_workers",
         "stopped_workers",
     )
-    return tuple(f"{name} is {values[name]}" for name in names if values.get(name) is not None)
+    return evidence(context.observation.reading.values, *names)

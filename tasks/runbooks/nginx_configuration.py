@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from blocks.schema import Kind
 from tasks.core.declare import Remedy, runbook
 from tasks.core.models import Context, Health, Step
+from tasks.runbooks.steps import step
 
 EVIDENCE = (
     "page_ok",
@@ -49,8 +50,8 @@ def nginx_upstream_unreachable(context: Context) -> Iterator[Remedy]:
         if loaded is False
         else "what is behind Nginx is well and the configuration is right, so Nginx holds to an address that it looked up when it started"
     )
-    step = _step(context, "nginx_reload", f"{why}; new workers take over, and requests under way end")
-    yield _remedy(context, "the workers use a stale address", (step,), "page_ok true")
+    reload = step(context, "nginx_reload", f"{why}; new workers take over, and requests under way end")
+    yield _remedy(context, "the workers use a stale address", (reload,), "page_ok true")
 
 
 @runbook(service=Kind.NGINX, symptoms={"upstream_timeout", "page_failing"}, title="The page fails under a changed configuration")
@@ -73,7 +74,7 @@ def nginx_certificate_expired(context: Context) -> Iterator[Remedy]:
     yield _remedy(
         context,
         "the certificate is out of date",
-        (_step(context, "nginx_install_certificate", why),),
+        (step(context, "nginx_install_certificate", why),),
         "page_ok true, certificate_error null",
     )
 
@@ -83,7 +84,7 @@ def nginx_page_forbidden(context: Context) -> Iterator[Remedy]:
     """Restore exactly the declared modes; where they are right, go back to the last good configuration."""
     wrong = _value(context, "wrong_modes")
     steps = tuple(
-        _step(context, "nginx_restore_mode", f"{path} has the mode {mode}, {context.resource.nginx.modes.get(path)} is declared", path=path)
+        step(context, "nginx_restore_mode", f"{path} has the mode {mode}, {context.resource.nginx.modes.get(path)} is declared", path=path)
         for path, mode in (wrong.items() if isinstance(wrong, dict) else ())
         if mode != "missing"
     )
@@ -96,7 +97,7 @@ def nginx_page_forbidden(context: Context) -> Iterator[Remedy]:
 def _revert(context: Context, diagnosis: str, expected: str) -> Iterator[Remedy]:
     if _value(context, "config_known_good") is False:
         why = "the configuration that served well is kept; it is tested before it is loaded, no request is cut, and it can be taken back"
-        yield _remedy(context, diagnosis, (_step(context, "nginx_revert_config", why),), f"{expected}, config_known_good true")
+        yield _remedy(context, diagnosis, (step(context, "nginx_revert_config", why),), f"{expected}, config_known_good true")
 
 
 def _set_upstreams(context: Context) -> Iterator[Step]:
@@ -108,7 +109,7 @@ def _set_upstreams(context: Context) -> Iterator[Step]:
         others = unused.get(upstream)
         for old, new in zip(servers if isinstance(servers, list) else (), others if isinstance(others, list) else (), strict=False):
             why = f"{old} is not declared for upstream {upstream}, {new} is and is missing"
-            yield _step(context, "nginx_set_upstream", why, upstream=upstream, server=new, instead_of=old)
+            yield step(context, "nginx_set_upstream", why, upstream=upstream, server=new, instead_of=old)
 
 
 def _dependency_is_unwell(context: Context) -> bool:
@@ -118,10 +119,6 @@ def _dependency_is_unwell(context: Context) -> bool:
 def _remedy(context: Context, diagnosis: str, steps: tuple[Step, ...], expected: str) -> Remedy:
     evidence = tuple(f"{name} is {value}" for name in EVIDENCE if (value := _value(context, name)) not in (None, {}))
     return Remedy(diagnosis=diagnosis, steps=steps, expected=expected, evidence=evidence)
-
-
-def _step(context: Context, tool: str, why: str, **args: JsonValue) -> Step:
-    return Step(tool=tool, target=context.resource.name, args=args, why=why)
 
 
 def _value(context: Context, name: str) -> JsonValue:

@@ -11,7 +11,8 @@ from blocks.schema import Kind
 from tasks.clients.postgres_activity import BACKUPS
 from tasks.core.declare import Remedy, runbook
 from tasks.core.models import Context, Observation
-from tasks.runbooks.postgres_steps import evidence, number, step
+from tasks.core.values import number
+from tasks.runbooks.steps import evidence, step
 
 # Steps for "at least that old", so that a plan made twice from slightly different readings is the same plan.
 AGES_SECONDS = (0.1, 0.5, 1, 5, 10, 30, 60)

@@ -7,7 +7,8 @@ from pydantic import JsonValue
 from blocks.schema import Kind
 from tasks.core.declare import Remedy, runbook
 from tasks.core.models import Context
-from tasks.runbooks.postgres_steps import evidence, number, part, step, text
+from tasks.core.values import number, part, text
+from tasks.runbooks.steps import evidence, step
 
 ALTER_SYSTEM = "configuration file"
 """Where pg_settings says that a setting comes from, if it is a file; the tool tells ALTER SYSTEM's from the others."""

@@ -1,13 +1,15 @@
 """What is done about a Redis whose clients, settings, role, logins or files are wrong. Where a rule can't tell, it yields nothing."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from pydantic import JsonValue
 
 from blocks.runtimes import ProcessRuntime
 from blocks.schema import Kind
 from tasks.core.declare import Remedy, runbook
-from tasks.core.models import Context, Step
+from tasks.core.models import Context
+from tasks.core.values import Values, items, part
+from tasks.runbooks.steps import evidence, step
 
 WHERE_IT_SAVES = ("dir", "dbfilename")
 HOW_IT_SAVES = (*WHERE_IT_SAVES, "save", "stop-writes-on-bgsave-error")
@@ -93,31 +95,30 @@ def redis_broken_aof(context: Context) -> Iterator[Remedy]:
     yield _remedy(context, "the end of the append-only file is broken", "redis_repair_aof", why, {}, "broken_aof")
 
 
-def _remedy(context: Context, diagnosis: str, tool: str, why: str, args: dict[str, JsonValue], *evidence: str) -> Remedy:
-    values = context.observation.reading.values
+def _remedy(context: Context, diagnosis: str, tool: str, why: str, args: dict[str, JsonValue], *names: str) -> Remedy:
     return Remedy(
         diagnosis=diagnosis,
-        steps=(Step(tool=tool, target=context.resource.name, args=args, why=why),),
+        steps=(step(context, tool, why, **args),),
         expected=HEALTHY,
-        evidence=tuple(f"{name} is {values[name]}" for name in evidence if values.get(name) is not None),
+        evidence=evidence(context.observation.reading.values, *names),
     )
 
 
-def _drift(context: Context) -> dict[str, Mapping[str, JsonValue]]:
-    found = context.observation.reading.values.get("drift")
-    return {name: values for name, values in found.items() if isinstance(values, dict)} if isinstance(found, dict) else {}
+def _drift(context: Context) -> dict[str, Values]:
+    found = part(context.observation.reading.values, "drift")
+    return {name: values for name, values in found.items() if isinstance(values, dict)}
 
 
-def _largest_group(values: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
+def _largest_group(values: Values) -> Values | None:
     """The largest group of clients, if it has half of maxclients."""
-    groups, most = values.get("top_clients"), values.get("maxclients")
-    group = groups[0] if isinstance(groups, list) and groups else None
+    most = values.get("maxclients")
+    group = next(iter(items(values, "top_clients")), None)
     if not isinstance(group, dict) or not isinstance(most, int | float):
         return None
     return group if _figure(group.get("count")) >= most / 2 else None
 
 
-def _clients(values: Mapping[str, JsonValue]) -> str:
+def _clients(values: Values) -> str:
     return f"{values.get('connected_clients')} of {values.get('maxclients')} clients are connected ({values.get('clients_percent')} %)"
 
 

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Iterator
 
-from pydantic import JsonValue
-
 from blocks.schema import Kind, Role
 from tasks.core.declare import Remedy, runbook
-from tasks.core.models import Context, Step
+from tasks.core.models import Context
+from tasks.runbooks.steps import measured, step, was_tried
 
 EVICT_TO_PERCENT = 70
 RAISE_FACTOR = 1.5
@@ -23,13 +22,13 @@ def redis_memory(context: Context) -> Iterator[Remedy]:
     none of its business. The limit is raised once an incident, and only where limits.memory_mib says how far: how much the machine has
     left is not measured.
     """
-    if _refused_for_another_reason(context) or _number(context, "used_memory_mib") is None:
+    if _refused_for_another_reason(context) or measured(context, "used_memory_mib") is None:
         return
     raised = _raised_limit(context)
     if raised is not None:
         yield Remedy(
             diagnosis="the memory limit is too small for the data",
-            steps=(_step(context, "redis_set_maxmemory", _why_raise(context, raised), mebibytes=raised),),
+            steps=(step(context, "redis_set_maxmemory", _why_raise(context, raised), mebibytes=raised),),
             expected=f"memory_percent below {context.resource.thresholds.memory_percent:g}, write_ok true",
             evidence=_evidence(context),
         )
@@ -40,13 +39,13 @@ def redis_memory(context: Context) -> Iterator[Remedy]:
         return
     yield Remedy(
         diagnosis="the cache holds more than its memory limit allows for",
-        steps=(_step(context, "redis_evict_to", _why_evict(context, percent), percent=percent),),
+        steps=(step(context, "redis_evict_to", _why_evict(context, percent), percent=percent),),
         expected=f"memory_percent at most {percent}, write_ok true",
         evidence=_evidence(context),
     )
     yield Remedy(
         diagnosis="the cache is full, and evicting is not enough",
-        steps=(_step(context, "redis_flush", _why_flush(context)),),
+        steps=(step(context, "redis_flush", _why_flush(context)),),
         expected="memory_percent near 0, write_ok true",
         evidence=_evidence(context),
     )
@@ -61,7 +60,7 @@ def redis_down(context: Context) -> Iterator[Remedy]:
     why = f"no connection is accepted ({error}); a server that is down is started, with the data it saved"
     yield Remedy(
         diagnosis="the server is not running",
-        steps=(_step(context, "redis_restart", why),),
+        steps=(step(context, "redis_restart", why),),
         expected="answers yes, write_ok true",
         evidence=("answers is refused",),
     )
@@ -80,7 +79,7 @@ def redis_unresponsive(context: Context) -> Iterator[Remedy]:
     if values.get("process_state") == "running":
         yield Remedy(
             diagnosis="the server computes and answers nobody: a script or a long command keeps it busy",
-            steps=(_step(context, "redis_script_kill", "its process computes and no connection gets an answer; a script may be ended"),),
+            steps=(step(context, "redis_script_kill", "its process computes and no connection gets an answer; a script may be ended"),),
             expected="answers yes, write_ok true",
             evidence=("answers is timeout", "process_state is running"),
         )
@@ -89,21 +88,10 @@ def redis_unresponsive(context: Context) -> Iterator[Remedy]:
         return
     yield Remedy(
         diagnosis="the server runs and answers nothing",
-        steps=(_step(context, "redis_restart", "connections get no answer within 1 s; a cache may lose what it can't save any more"),),
+        steps=(step(context, "redis_restart", "connections get no answer within 1 s; a cache may lose what it can't save any more"),),
         expected="answers yes, write_ok true",
         evidence=("answers is timeout",),
     )
-
-
-def _step(context: Context, tool: str, why: str, **args: JsonValue) -> Step:
-    return Step(tool=tool, target=context.resource.name, args=args, why=why)
-
-
-def _number(context: Context, name: str) -> float | None:
-    value = context.observation.reading.values.get(name)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def _refused_for_another_reason(context: Context) -> bool:
@@ -113,8 +101,8 @@ def _refused_for_another_reason(context: Context) -> bool:
 
 def _raised_limit(context: Context) -> int | None:
     """The next limit in MiB; None where it may not be raised, was raised already, or would not help."""
-    used, limit, most = _number(context, "used_memory_mib"), _number(context, "maxmemory_mib"), context.resource.limits.memory_mib
-    if used is None or limit is None or limit <= 0 or most is None or _was_tried(context, "redis_set_maxmemory"):
+    used, limit, most = measured(context, "used_memory_mib"), measured(context, "maxmemory_mib"), context.resource.limits.memory_mib
+    if used is None or limit is None or limit <= 0 or most is None or was_tried(context, "redis_set_maxmemory"):
         return None
     threshold = context.resource.thresholds.memory_percent
     raised = math.ceil(min(max(limit * RAISE_FACTOR, 100 * used / (threshold * SHARE_OF_THRESHOLD)), most))
@@ -124,15 +112,11 @@ def _raised_limit(context: Context) -> int | None:
 
 def _evict_percent(context: Context) -> int | None:
     """70, or less where threshold or use are so low that 70 % would not be healthy or not less; None where there is hardly anything."""
-    share = _number(context, "memory_percent")
+    share = measured(context, "memory_percent")
     if share is None:
         return None
     percent = min(EVICT_TO_PERCENT, math.floor(min(context.resource.thresholds.memory_percent, share) * 0.75))
     return percent if percent >= 10 else None
-
-
-def _was_tried(context: Context, tool: str) -> bool:
-    return any(step.tool == tool for attempt in context.attempts for step in attempt.plan.steps)
 
 
 def _figures(context: Context) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from blocks.schema import Kind
 from tasks.core.declare import Remedy, runbook
-from tasks.core.models import Context, Step
+from tasks.core.models import Context
+from tasks.runbooks.steps import step
 
 
 @runbook(service=Kind.HTTP, symptoms={"down"}, title="The service is down")
@@ -20,7 +21,7 @@ def http_down(context: Context) -> Iterator[Remedy]:
     why = f"no connection is accepted ({error}); there is nothing to interrupt"
     yield Remedy(
         diagnosis="the service is not running",
-        steps=(Step(tool="http_restart", target=context.resource.name, why=why),),
+        steps=(step(context, "http_restart", why),),
         expected="answers yes",
         evidence=("answers is refused",),
     )

@@ -1,18 +1,11 @@
-"""What the PostgreSQL runbooks make their remedies from."""
+"""Reading what a probe measured: a value that is missing, or of another type than expected, says nothing."""
 
 import math
 from collections.abc import Mapping
 
 from pydantic import JsonValue
 
-from tasks.core.models import Context, Step
-
 Values = Mapping[str, JsonValue]
-
-
-def step(context: Context, tool: str, why: str, **args: JsonValue) -> Step:
-    """A step on the incident's resource."""
-    return Step(tool=tool, target=context.resource.name, args=args, why=why)
 
 
 def number(values: Values, name: str) -> float | None:
@@ -33,6 +26,7 @@ def part(values: Values, name: str) -> Values:
     return value if isinstance(value, dict) else {}
 
 
-def evidence(values: Values, *names: str) -> tuple[str, ...]:
-    """The values that were measured, as a plan cites them."""
-    return tuple(f"{name} is {values[name]}" for name in names if values.get(name) is not None)
+def items(values: Values, name: str) -> list[JsonValue]:
+    """A list among the values, or an empty one."""
+    value = values.get(name)
+    return value if isinstance(value, list) else []
