@@ -20,10 +20,9 @@ from blocks.records import load_records_url
 from blocks.schema import Inventory, Kind, Resource
 from tasks.catalog import Catalog, load_catalog
 from tasks.clients.containers import open_container
+from tasks.clients.login import Login as PlainLogin
 from tasks.clients.nginx import NginxClient
-from tasks.clients.postgres import Login as PostgresLogin
 from tasks.clients.postgres import PostgresClient
-from tasks.clients.redis_server import Login as RedisLogin
 from tasks.clients.redis_server import RedisClient, open_redis
 from tasks.clients.runtime import open_runtime
 from tasks.clients.web import WebClient
@@ -153,19 +152,18 @@ def open_client(resource: Resource, logins: dict[str, Login]) -> Client:
     runtime = open_runtime(resource.runtime)
     match resource.kind:
         case Kind.REDIS:
-            application = logins.get("application")
             return RedisClient(
                 redis=_redis(resource, logins.get("monitor")),
                 resource=resource,
                 runtime=runtime,
-                application=None if application is None else RedisLogin(application.username, application.password.get_secret_value()),
+                application=_plain(logins.get("application")),
             )
         case Kind.POSTGRES:
             return PostgresClient(
                 resource=resource,
-                monitor=_postgres_login(logins["monitor"]),
-                application=_postgres_login(logins.get("application")),
-                maintenance=_postgres_login(logins.get("maintenance")),
+                monitor=_plain(logins["monitor"]),
+                application=_plain(logins.get("application")),
+                maintenance=_plain(logins.get("maintenance")),
                 runtime=runtime,
             )
         case Kind.NGINX:
@@ -188,11 +186,11 @@ def _secret(value: SecretStr | None) -> str | None:
 
 
 @overload
-def _postgres_login(login: Login) -> PostgresLogin: ...
+def _plain(login: Login) -> PlainLogin: ...
 @overload
-def _postgres_login(login: None) -> None: ...
-def _postgres_login(login: Login | None) -> PostgresLogin | None:
-    return None if login is None else PostgresLogin(login.username, login.password.get_secret_value())
+def _plain(login: None) -> None: ...
+def _plain(login: Login | None) -> PlainLogin | None:
+    return None if login is None else PlainLogin(login.username, login.password.get_secret_value())
 
 
 def _http(ca_path: str | None = None) -> httpx.AsyncClient:

@@ -17,6 +17,7 @@ from psycopg.sql import SQL, Composed
 from pydantic import JsonValue
 
 from blocks.schema import Resource
+from tasks.clients.login import Login
 from tasks.clients.postgres_activity import APPLICATION_NAME
 from tasks.clients.postgres_scans import ScanHistory
 from tasks.clients.postgres_silence import NoAnswer, Reason, reason_of
@@ -38,14 +39,6 @@ Params = Mapping[str, Any]
 Row = dict[str, Any]
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Login:
-    """A user and its password; the password is kept out of every representation."""
-
-    username: str
-    password: str = field(repr=False)
 
 
 @dataclass

@@ -24,6 +24,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from blocks.schema import Resource
 from tasks.clients.config_file import ConfigFile
+from tasks.clients.login import Login
 from tasks.clients.runtime import Runtime
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 
@@ -33,14 +34,6 @@ REPLY_SECONDS = 2.0
 TURNED_AWAY = "max number of clients reached"
 WORKING = "evenkeel-working"
 """Name of the connection on which a tool is changing the server."""
-
-
-@dataclass(frozen=True)
-class Login:
-    """A user and its password."""
-
-    username: str
-    password: str = field(repr=False)
 
 
 @dataclass
@@ -131,6 +124,13 @@ def translated(resource: Resource, *, sent: bool) -> Iterator[None]:
         raise Unreachable(f"{resource.name}: no answer, nothing was changed: {error}") from error
     except ResponseError as error:
         raise ToolFailed(f"{resource.name}: the server refused: {error}") from error
+
+
+async def read_info(client: RedisClient, own: Redis, *, sent: bool = False) -> dict[str, Any]:
+    """INFO, on a tool's own connection; its errors as `translated` has them."""
+    with translated(client.resource, sent=sent):
+        info: dict[str, Any] = await own.info()
+    return info
 
 
 @asynccontextmanager

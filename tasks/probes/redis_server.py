@@ -24,7 +24,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from blocks.runtimes import ProcessRuntime
 from blocks.schema import Kind, Resource
 from tasks.clients.causes import is_caused_by
-from tasks.clients.redis_server import MIB, TURNED_AWAY, Login, RedisClient, memory_percent
+from tasks.clients.login import Login
+from tasks.clients.redis_server import MIB, TURNED_AWAY, RedisClient, memory_percent
 from tasks.clients.redis_sessions import largest_groups, sessions_of
 from tasks.core.declare import probe
 from tasks.core.errors import EvenkeelError, NotApplicable, ProbeBroken

@@ -8,7 +8,8 @@ from redis.asyncio import Redis
 from redis.exceptions import AuthenticationError, ResponseError
 
 from blocks.schema import Kind, Risk
-from tasks.clients.redis_server import Login, RedisClient, alone, open_redis, translated
+from tasks.clients.login import Login
+from tasks.clients.redis_server import RedisClient, alone, open_redis, translated
 from tasks.core.declare import ToolArgs, tool
 from tasks.core.errors import NotApplicable, ToolFailed
 from tasks.core.models import Change

@@ -6,7 +6,7 @@ from pydantic import Field, JsonValue
 from redis.asyncio import Redis
 
 from blocks.schema import Kind, Risk
-from tasks.clients.redis_server import RedisClient, alone, key_counts, translated
+from tasks.clients.redis_server import RedisClient, alone, key_counts, read_info, translated
 from tasks.core.declare import ToolArgs, tool
 from tasks.core.errors import NotApplicable, ToolFailed
 from tasks.core.models import Change
@@ -29,7 +29,7 @@ async def redis_promote(client: RedisClient, args: Promote) -> Change:
     """
     name = client.resource.name
     async with alone(client) as own:
-        before = await _info(client, own, sent=False)
+        before = await read_info(client, own)
         if args.back:
             return await _take_back(client, own, before)
         if not client.resource.primary:
@@ -40,7 +40,7 @@ async def redis_promote(client: RedisClient, args: Promote) -> Change:
             raise NotApplicable(f"{name}: replicates from {_master(before)}, which may be a failover; a person decides")
         with translated(client.resource, sent=True):
             await own.replicaof("NO", "ONE")
-        after = await _info(client, own, sent=True)
+        after = await read_info(client, own, sent=True)
     if after["role"] != "master":
         raise ToolFailed(f"{name}: is a replica of {_master(after)} again")
     client.kept[KEPT] = f"{before['master_host']} {before['master_port']}"
@@ -53,13 +53,7 @@ async def _take_back(client: RedisClient, own: Redis, before: dict[str, Any]) ->
         raise NotApplicable(f"{client.resource.name}: this remediation has not promoted it, so there is nothing to take back")
     with translated(client.resource, sent=True):
         await own.replicaof(*master.split(" "))
-    return Change(before=_values(before), after=_values(await _info(client, own, sent=True)))
-
-
-async def _info(client: RedisClient, own: Redis, *, sent: bool) -> dict[str, Any]:
-    with translated(client.resource, sent=sent):
-        info: dict[str, Any] = await own.info()
-    return info
+    return Change(before=_values(before), after=_values(await read_info(client, own, sent=True)))
 
 
 def _master(info: dict[str, Any]) -> str:

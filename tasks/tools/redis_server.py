@@ -1,4 +1,4 @@
-"""Tools for Redis and Valkey. Each reads its effect back from the server.
+"""Tools for the memory of Redis and Valkey. Each reads its effect back from the server.
 
 What they have in common: NotApplicable while another tool changes the same server, or on a read-only replica; Unreachable where nothing
 could be sent; OutcomeUnknown where the reply was lost; ToolFailed where the server refused. Changes of the configuration are made with
@@ -6,7 +6,6 @@ CONFIG SET and, where the server has a configuration file, written into it with 
 `persisted` in the reading after tells which. CONFIG REWRITE also writes down what others changed at run time.
 """
 
-from collections import Counter
 from typing import Any, Literal, get_args
 
 from pydantic import Field, JsonValue
@@ -15,14 +14,11 @@ from redis.exceptions import ResponseError
 
 from blocks.schema import Kind, Risk, Role
 from tasks.clients.polling import poll
-from tasks.clients.redis_server import MIB, RedisClient, alone, key_counts, memory_values, translated
+from tasks.clients.redis_server import MIB, RedisClient, alone, memory_values, read_info, translated
 from tasks.core.declare import Growth, NoArgs, ToolArgs, tool
 from tasks.core.errors import NotApplicable, ToolFailed
 from tasks.core.models import Change
 
-SAMPLED_KEYS = 200
-PREFIXES = 5
-PREFIX_LENGTH = 32
 FREE_SECONDS = 5.0
 EVICT_SECONDS = 25.0
 IDLE_ROUNDS = 20
@@ -60,37 +56,6 @@ class EvictTo(ToolArgs):
     percent: int = Field(ge=10, le=95, description="Share of maxmemory that may stay in use, in percent.")
 
 
-@tool(service=Kind.REDIS, risk=Risk.READ_ONLY, title="Look at Redis")
-async def redis_info(client: RedisClient, _args: NoArgs) -> Change:
-    """Read memory, keys, clients and persistence, and which key prefixes hold the memory.
-
-    From INFO; `top_prefixes` from MEMORY USAGE of at most 200 keys that SCAN gave, the largest first: prefix (a key's name up to its
-    first colon), keys and KiB in the sample.
-    """
-    with translated(client.resource, sent=False):
-        info = await client.redis.info()
-        sampled, prefixes = await _sample(client.redis)
-    values: dict[str, JsonValue] = {
-        **memory_values(info),
-        "keys_that_expire": key_counts(info)[1],
-        "used_memory_rss_mib": round(info["used_memory_rss"] / MIB, 2),
-        "fragmentation_ratio": info.get("mem_fragmentation_ratio"),
-        "allocator": info.get("mem_allocator"),
-        "sampled_keys": sampled,
-        "top_prefixes": prefixes,
-        "connected_clients": info["connected_clients"],
-        "maxclients": info.get("maxclients"),
-        "role": info["role"],
-        "version": info.get("valkey_version") or info.get("redis_version"),
-        "uptime_seconds": info["uptime_in_seconds"],
-        "has_config_file": bool(info.get("config_file")),
-        "aof_enabled": bool(info.get("aof_enabled")),
-        "rdb_last_bgsave_status": info.get("rdb_last_bgsave_status"),
-        "changes_since_last_save": info.get("rdb_changes_since_last_save"),
-    }
-    return Change(before=values, after=values)
-
-
 @tool(service=Kind.REDIS, risk=Risk.DISRUPTIVE, title="Hand free memory back", symptoms={"memory_high", "persistence_failing"})
 async def redis_memory_purge(client: RedisClient, _args: NoArgs) -> Change:
     """Hand freed memory back to the operating system; the share of maxmemory stays as it is.
@@ -99,10 +64,10 @@ async def redis_memory_purge(client: RedisClient, _args: NoArgs) -> Change:
     milliseconds.
     """
     async with alone(client) as own:
-        before = await _info(client, own)
+        before = await read_info(client, own)
         with translated(client.resource, sent=True):
             await own.memory_purge()
-        after = await _info(client, own, sent=True)
+        after = await read_info(client, own, sent=True)
     return Change(before=_resident(before), after=_resident(after))
 
 
@@ -119,12 +84,12 @@ async def redis_flush(client: RedisClient, _args: NoArgs) -> Change:
     FLUSHALL ASYNC, so that the server goes on answering; waits at most 5 s for the memory to be free.
     """
     async with alone(client) as own:
-        before = await _info(client, own)
+        before = await read_info(client, own)
         with translated(client.resource, sent=True):
             await own.flushall(asynchronous=True)
 
         async def freed() -> dict[str, Any] | None:
-            info = await _info(client, own, sent=True)
+            info = await read_info(client, own, sent=True)
             return None if info.get("lazyfree_pending_objects") else info
 
         after = await poll(freed, seconds=FREE_SECONDS)
@@ -151,7 +116,7 @@ async def redis_set_maxmemory(client: RedisClient, args: SetMaxmemory) -> Change
     if most is not None and args.mebibytes > most:
         raise NotApplicable(f"{name}: {args.mebibytes:g} MiB is above limits.memory_mib, which is {most}")
     async with alone(client) as own:
-        before = await _info(client, own)
+        before = await read_info(client, own)
         limit, used = before["maxmemory"], before["used_memory"]
         if limit == wanted:
             return Change(before=memory_values(before), after=memory_values(before))
@@ -160,7 +125,7 @@ async def redis_set_maxmemory(client: RedisClient, args: SetMaxmemory) -> Change
         if wanted < used:
             raise NotApplicable(f"{name}: {args.mebibytes:g} MiB is below the {used / MIB:.1f} MiB in use; free memory first")
         persisted = await _configure(client, own, "maxmemory", wanted)
-        after = await _info(client, own, sent=True)
+        after = await read_info(client, own, sent=True)
     if after["maxmemory"] != wanted:
         raise ToolFailed(f"{name}: maxmemory reads back as {after['maxmemory'] / MIB:.1f} MiB, not {args.mebibytes:g}")
     return Change(before=memory_values(before), after={**memory_values(after), "persisted": persisted}, undo={"mebibytes": limit / MIB})
@@ -183,12 +148,12 @@ async def redis_set_eviction_policy(client: RedisClient, args: SetEvictionPolicy
     if args.policy != "noeviction" and not is_cache:
         raise NotApplicable(f"{name}: {args.policy} drops data, and the resource is a store; only noeviction may be set")
     async with alone(client) as own:
-        before = await _info(client, own)
+        before = await read_info(client, own)
         old = before["maxmemory_policy"]
         if old == args.policy:
             return Change(before=memory_values(before), after=memory_values(before))
         persisted = await _configure(client, own, "maxmemory-policy", args.policy)
-        after = await _info(client, own, sent=True)
+        after = await read_info(client, own, sent=True)
     if after["maxmemory_policy"] != args.policy:
         raise ToolFailed(f"{name}: maxmemory-policy reads back as {after['maxmemory_policy']}, not {args.policy}")
     can_go_back = old in get_args(EvictionPolicy) and (is_cache or old == "noeviction")
@@ -214,7 +179,7 @@ async def redis_evict_to(client: RedisClient, args: EvictTo) -> Change:
     if client.resource.role is not Role.CACHE:
         raise NotApplicable(f"{name}: evicting drops data, and the resource is a store")
     async with alone(client) as own:
-        before = await _info(client, own)
+        before = await read_info(client, own)
         if before["maxmemory"] == 0:
             raise NotApplicable(f"{name}: the server has no memory limit (maxmemory 0) to evict to a share of")
         if before["role"] == "slave":
@@ -228,7 +193,7 @@ async def redis_evict_to(client: RedisClient, args: EvictTo) -> Change:
         async def reached() -> dict[str, Any] | None:
             nonlocal evicted, idle
             await _evict_some(client, own, before, target)
-            info = await _info(client, own, sent=True)
+            info = await read_info(client, own, sent=True)
             idle = idle + 1 if info["evicted_keys"] == evicted else 0
             evicted = info["evicted_keys"]
             return info if info["used_memory"] <= target or idle == IDLE_ROUNDS else None
@@ -257,12 +222,6 @@ async def _evict_some(client: RedisClient, own: Redis, before: dict[str, Any], t
             await pipeline.execute()
 
 
-async def _info(client: RedisClient, own: Redis, *, sent: bool = False) -> dict[str, Any]:
-    with translated(client.resource, sent=sent):
-        info: dict[str, Any] = await own.info()
-    return info
-
-
 async def _configure(client: RedisClient, own: Redis, parameter: str, value: str | int) -> bool:
     """Change a parameter; whether it was also written into the configuration file."""
     with translated(client.resource, sent=True):
@@ -277,29 +236,3 @@ async def _configure(client: RedisClient, own: Redis, parameter: str, value: str
 
 def _resident(info: dict[str, Any]) -> dict[str, JsonValue]:
     return {**memory_values(info), "used_memory_rss_mib": round(info["used_memory_rss"] / MIB, 2)}
-
-
-async def _sample(redis: Redis) -> tuple[int, list[JsonValue]]:
-    names: list[str] = []
-    cursor = 0
-    for _ in range(SAMPLED_KEYS // 20):
-        cursor, found = await redis.scan(cursor, count=SAMPLED_KEYS)
-        names += [str(name) for name in found]
-        if cursor == 0 or len(names) >= SAMPLED_KEYS:
-            break
-    names = names[:SAMPLED_KEYS]
-    async with redis.pipeline(transaction=False) as pipeline:
-        for name in names:
-            pipeline.memory_usage(name)
-        sizes = await pipeline.execute()
-    counts: Counter[str] = Counter()
-    octets: Counter[str] = Counter()
-    for name, size in zip(names, sizes, strict=True):
-        # Names are the applications' own text: cut, and nothing unprintable.
-        prefix = "".join(each if " " <= each <= "~" else "?" for each in name.split(":", 1)[0][:PREFIX_LENGTH])
-        counts[prefix] += 1
-        octets[prefix] += size or 0  # None: gone since
-    top: list[JsonValue] = [
-        {"prefix": prefix, "keys": counts[prefix], "kib": round(size / 1024, 1)} for prefix, size in octets.most_common(PREFIXES)
-    ]
-    return len(names), top

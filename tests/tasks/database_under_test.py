@@ -15,7 +15,8 @@ from psycopg.sql import SQL
 from blocks.runtimes import ProcessRuntime
 from blocks.schema import Kind, Resource
 from compose.description import LabDescription
-from tasks.clients.postgres import Login, PostgresClient
+from tasks.clients.login import Login
+from tasks.clients.postgres import PostgresClient
 from tasks.clients.runtime import SupervisedProcess, open_runtime
 
 DEADLINE_SECONDS = 10.0

@@ -10,7 +10,8 @@ import pytest
 
 from blocks.schema import Thresholds
 from compose.description import LabDescription
-from tasks.clients.postgres import Login, PostgresClient
+from tasks.clients.login import Login
+from tasks.clients.postgres import PostgresClient
 from tasks.clients.postgres_silence import Reason, reason_of
 from tasks.core.errors import ProbeBroken
 from tasks.core.models import Finding, Health, Reading

@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 from blocks.runtimes import ProcessRuntime
 from blocks.schema import Kind, Limits, Resource, Role
 from compose.description import LabDescription
-from tasks.clients.redis_server import Login, RedisClient, open_redis
+from tasks.clients.login import Login
+from tasks.clients.redis_server import RedisClient, open_redis
 from tasks.clients.runtime import SupervisedProcess
 
 MIB = 2**20

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from blocks.schema import Limits
 from compose.description import LabDescription
-from tasks.clients.postgres import Login
+from tasks.clients.login import Login
 from tasks.core.declare import NoArgs, ToolArgs
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 from tasks.core.models import Change

@@ -11,13 +11,13 @@ from redis.asyncio import Redis
 from tasks.clients.redis_server import WORKING
 from tasks.core.declare import NoArgs, Tool, declaration_of
 from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
+from tasks.tools.redis_reading import redis_info
 from tasks.tools.redis_server import (
     EvictTo,
     SetEvictionPolicy,
     SetMaxmemory,
     redis_evict_to,
     redis_flush,
-    redis_info,
     redis_memory_purge,
     redis_set_eviction_policy,
     redis_set_maxmemory,
