@@ -81,7 +81,7 @@ format: .venv/dev ## put the source into the project's format
 	@$(BIN)/ruff format .
 
 bench: .venv/dev ## measure, and write build/bench.json
-	@$(BIN)/python -m tests.benchmarks
+	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
 
 docs: .venv/dev ## write the generated tables of the README anew
 	@$(BIN)/python -m tests.readme --write
