@@ -1,19 +1,18 @@
 """An inventory's YAML: text and environment in, a checked registration out. Pure: no Prefect, no I/O, no environment of its own."""
 
 import copy
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from blocks.alerts_section import Alerts
 from blocks.errors import ConfigurationError
+from blocks.explaining import explained, within
 from blocks.gemini_section import SECRETS as GEMINI_SECRETS
 from blocks.gemini_section import Gemini, gemini_of_environment
 from blocks.lines import Location, read_yaml
@@ -21,10 +20,9 @@ from blocks.model import Model
 from blocks.naming import block_owners
 from blocks.notify import SECRETS, Notify
 from blocks.records_url import records_url
-from blocks.schema import Inventory, Kind
+from blocks.schema import Inventory
 
 M = TypeVar("M", bound=Model)
-RUNTIME_TYPES = {"process", "container"}
 OWN_SECTIONS = ("notify", "gemini", "alerts")
 """Beside the inventory itself, each with secrets of its own."""
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -234,8 +232,8 @@ class _Reading:
                 length = len(detail["loc"])
                 if detail["type"] == "too_short" and any(one["loc"][:length] == detail["loc"] for one in details if one is not detail):
                     continue  # only because its items are wrong, which is told
-                text = _explained(detail, model, also)
-                self._problem((*location, *_within(detail)), text)
+                text = explained(detail, model, also)
+                self._problem((*location, *within(detail)), text)
             return None
 
     def _problem(self, location: Location, text: str) -> None:
@@ -253,55 +251,3 @@ class _Reading:
             name = resource.get("name") if isinstance(resource, dict) else None
             parts[1] = name if isinstance(name, str) and name else f"number {location[1] + 1}"
         return ".".join(parts)
-
-
-def _within(detail: ErrorDetails) -> Location:
-    """The place of an error without what the file has no level for: keys' errors, and the member of a union."""
-    parts = detail["loc"]
-    is_member = [before == "runtime" and part in RUNTIME_TYPES for before, part in zip(("", *parts), parts, strict=False)]
-    return tuple(part for part, left_out in zip(parts, is_member, strict=True) if part != "[key]" and not left_out)
-
-
-def _explained(detail: ErrorDetails, model: type[Model], also: tuple[str, ...]) -> str:
-    location = _within(detail)
-    match detail["type"]:
-        case "extra_forbidden":
-            known = [*_fields(model.model_json_schema(), location[:-1]), *(also if len(location) == 1 else ())]
-            close = difflib.get_close_matches(str(location[-1]), known, n=1)
-            return f"no such field; did you mean {close[0]!r}?" if close else f"no such field; known: {', '.join(known)}"
-        case "missing":
-            return "is missing; add it"
-        case "enum" if location[-1] == "kind":
-            return f"no such kind {detail['input']!r}; known kinds: {', '.join(Kind)}"
-        case "string_pattern_mismatch" if location[-1] == "engine":
-            return "write unix:///path or tcp://host:port, the address of the engine's API"
-        case "string_pattern_mismatch" if location[-1] == "container":
-            return "write the container's name"
-        case "string_pattern_mismatch":
-            return "write lower-case letters, digits and dashes, beginning with a letter, at most 63"
-        case _:
-            return detail["msg"].removeprefix("Value error, ")
-
-
-def _fields(schema: dict[str, Any], location: Location) -> list[str]:
-    """The fields that a JSON schema knows at a location."""
-    found: list[str] = []
-    parts = [schema]
-    for step in (*location, None):
-        parts = [option for part in parts for option in _options(part, schema)]
-        if step is None:
-            found = [name for part in parts for name in part.get("properties", {})]
-        elif isinstance(step, int):
-            parts = [part["items"] for part in parts if "items" in part]
-        else:
-            # A step that is no property names the member of a union; the schema has no level for it.
-            parts = [part["properties"][step] for part in parts if step in part.get("properties", {})] or parts
-    return found
-
-
-def _options(part: dict[str, Any], schema: dict[str, Any]) -> list[dict[str, Any]]:
-    """The part itself, or what its references and unions stand for."""
-    if "$ref" in part:
-        return _options(schema["$defs"][part["$ref"].rsplit("/", 1)[-1]], schema)
-    members = [*part.get("anyOf", ()), *part.get("oneOf", ())]
-    return [option for member in members for option in _options(member, schema)] if members else [part]

@@ -1,6 +1,5 @@
 """The lab in containers: its directory, project, ports and logins, kept in DIR/lab.json for whoever uses it."""
 
-import secrets
 from pathlib import Path
 
 from pydantic import Field, ValidationError
@@ -8,18 +7,15 @@ from pydantic import Field, ValidationError
 from compose.description import (
     HOST,
     SERVICES,
-    Cache,
-    Database,
-    Endpoint,
     LabDescription,
     LabError,
     Login,
     Model,
-    Web,
     description_path,
     free_ports,
     save,
 )
+from compose.new_lab import new_login, new_servers
 
 PROJECT = "evenkeel-lab"
 ENGINE_SOCKET = Path("/var/run/docker.sock")
@@ -106,34 +102,12 @@ def prepare_container_lab(directory: Path, project: str) -> ContainerLab:
 def _new(directory: Path, project: str) -> ContainerLab:
     names = (*SERVICES, "tls", "prefect", "worker")
     port = dict(zip(names, free_ports(len(names)), strict=True))
-
-    def login(username: str) -> Login:
-        return Login(username=username, password=secrets.token_urlsafe(18))
-
+    config = directory / "config"
     return ContainerLab(
         directory=directory,
         control=ENGINE_SOCKET,
         project=project,
         services=SERVICES,
-        database=Database(
-            host=HOST,
-            port=port["database"],
-            dbname="shop",
-            logins={
-                "monitor": login("evenkeel_monitor"),
-                "application": login("shop"),
-                "maintenance": login("evenkeel_maintenance"),
-                "admin": login("dba"),
-            },
-        ),
-        cache=Cache(
-            host=HOST,
-            port=port["cache"],
-            logins={"monitor": login("evenkeel"), "application": login("shop")},
-            config_path=directory / "config" / "cache" / "redis.conf",
-        ),
-        web=Web(host=HOST, port=port["web"], tls_port=port["tls"], config_path=directory / "config" / "web" / "nginx.conf"),
-        app=Endpoint(host=HOST, port=port["app"]),
-        traffic=Endpoint(host=HOST, port=port["traffic"]),
-        prefect=Prefect(port=port["prefect"], worker_port=port["worker"], database=login("prefect")),
+        **new_servers(port, cache_config=config / "cache" / "redis.conf", web_config=config / "web" / "nginx.conf"),
+        prefect=Prefect(port=port["prefect"], worker_port=port["worker"], database=new_login("prefect")),
     )

@@ -4,7 +4,6 @@ import hashlib
 import importlib.util
 import os
 import random
-import secrets
 import socket
 from pathlib import Path
 from typing import Literal
@@ -178,73 +177,6 @@ def load(directory: Path) -> LabDescription:
 def save(lab: LabDescription) -> None:
     """Write DIR/lab.json, which holds passwords: mode 0600."""
     write_private(description_path(lab.directory), lab.model_dump_json(indent=2) + "\n")
-
-
-def prepare(directory: Path, services: tuple[str, ...] | None, control: Path) -> LabDescription:
-    """The directory's lab, or a new one with free ports and fresh passwords. Creates the directory with mode 0700."""
-    directory = directory.absolute()
-    wanted = _checked_services(services)
-    unusable = sorted(set(str(directory)) & set("\"'\\${};\n\r"))
-    if unusable:
-        raise LabError(f"directory: {unusable[0]!r} can't stand in the servers' configuration; choose another directory")
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if description_path(directory).exists():
-        lab = load(directory).model_copy(update={"services": wanted, "control": control})
-        if not {"maintenance", "admin"} <= lab.database.logins.keys():
-            raise LabError(f"{directory}: made by an earlier version, without the database's newer logins; remove the directory")
-    else:
-        if (directory / "postgres").exists():
-            raise LabError(f"{directory}: servers' data without the lab.json that has their logins; remove the directory")
-        lab = _new(directory, wanted, control)
-    save(lab)
-    return lab
-
-
-def _checked_services(services: tuple[str, ...] | None) -> tuple[str, ...]:
-    wanted = SERVICES if services is None else services
-    for service in wanted:
-        if service not in SERVICES:
-            raise LabError(f"services: no {service!r}; choose from {', '.join(SERVICES)}")
-    needed = {"app": {"database", "cache"}, "traffic": {"web"}}
-    for service in wanted:
-        missing = needed.get(service, set()) - set(wanted)
-        if missing:
-            raise LabError(f"services: {service} needs {sorted(missing)[0]}; add it")
-    return tuple(service for service in SERVICES if service in wanted)
-
-
-def _new(directory: Path, services: tuple[str, ...], control: Path) -> LabDescription:
-    names = (*SERVICES, "tls")
-    port = dict(zip(names, free_ports(len(names)), strict=True))
-
-    def login(username: str) -> Login:
-        return Login(username=username, password=secrets.token_urlsafe(18))
-
-    return LabDescription(
-        directory=directory,
-        control=control,
-        services=services,
-        database=Database(
-            host=HOST,
-            port=port["database"],
-            dbname="shop",
-            logins={
-                "monitor": login("evenkeel_monitor"),
-                "application": login("shop"),
-                "maintenance": login("evenkeel_maintenance"),
-                "admin": login("dba"),
-            },
-        ),
-        cache=Cache(
-            host=HOST,
-            port=port["cache"],
-            logins={"monitor": login("evenkeel"), "application": login("shop")},
-            config_path=directory / "valkey" / "valkey.conf",
-        ),
-        web=Web(host=HOST, port=port["web"], tls_port=port["tls"], config_path=directory / "nginx" / "nginx.conf"),
-        app=Endpoint(host=HOST, port=port["app"]),
-        traffic=Endpoint(host=HOST, port=port["traffic"]),
-    )
 
 
 def free_ports(count: int) -> list[int]:

@@ -40,12 +40,14 @@ class Stack:
 
 
 @asynccontextmanager
-async def stack(directory: Path, port: int | None = None, lab_kind: LabKind = "processes") -> AsyncIterator[Stack]:
+async def stack(
+    directory: Path, port: int | None = None, lab_kind: LabKind = "processes", project: str | None = None
+) -> AsyncIterator[Stack]:
     """Bring everything up, and everything down on the way out, however that comes about.
 
-    A lab of containers that ran already goes on afterwards.
+    A lab of containers that ran already goes on afterwards; `project` is its name among others on the same engine.
     """
-    async with _servers(directory, port, lab_kind) as (lab, prefect_database, plane):
+    async with _servers(directory, port, _lab(directory, lab_kind, project)) as (lab, prefect_database, plane):
         with doing("register the inventory and apply the deployments"):
             await plane.run("-m", "blocks.register", str(lab.inventory_path), "--env-file", str(lab.environment_path))
             await plane.deploy()
@@ -56,24 +58,25 @@ async def stack(directory: Path, port: int | None = None, lab_kind: LabKind = "p
         yield running
 
 
-def _lab(directory: Path, kind: LabKind) -> AbstractAsyncContextManager[LabDescription]:
+def _lab(directory: Path, kind: LabKind, project: str | None) -> AbstractAsyncContextManager[LabDescription]:
     if kind == "processes":
         return running_lab(directory / "lab")
     # Needed here alone, and not quick to import.
+    from compose.container_description import PROJECT
     from compose.container_lab import running_container_lab
 
-    return running_container_lab(directory / "lab-containers")
+    return running_container_lab(directory / "lab-containers", project or PROJECT)
 
 
 @asynccontextmanager
 async def _servers(
-    directory: Path, port: int | None, lab_kind: LabKind
+    directory: Path, port: int | None, starting_lab: AbstractAsyncContextManager[LabDescription]
 ) -> AsyncIterator[tuple[LabDescription, LabDescription, ControlPlane]]:
     """The lab, and the Prefect server on a PostgreSQL of its own, started side by side."""
     async with AsyncExitStack() as cleanup:
-        with doing(f"start the lab of {lab_kind}: PostgreSQL, Redis, Nginx, the shop and its traffic"):
+        with doing("start the lab: PostgreSQL, Redis, Nginx, the shop and its traffic"):
             async with asyncio.TaskGroup() as starting:
-                lab = starting.create_task(cleanup.enter_async_context(_lab(directory, lab_kind)))
+                lab = starting.create_task(cleanup.enter_async_context(starting_lab))
                 own = starting.create_task(cleanup.enter_async_context(running_lab(directory / "prefect-database", ["database"])))
         with doing("start Prefect's server"):
             plane = ControlPlane(directory, port or free_ports(1)[0], prefect_database_url(own.result()))

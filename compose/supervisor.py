@@ -22,14 +22,9 @@ import uvicorn
 from compose.cache import cache
 from compose.control import control_app
 from compose.database import database
-from compose.description import (
-    SERVICES,
-    LabDescription,
-    LabError,
-    is_free,
-    prepare,
-)
+from compose.description import SERVICES, LabDescription, LabError, is_free
 from compose.inventory import write_inventory
+from compose.new_lab import prepare
 from compose.processes import Identity, identify
 from compose.records import SOCKET_FOLDER_PREFIX, clear, locked, write_records
 from compose.service import Service

@@ -11,7 +11,7 @@ import yaml
 from blocks.inventory_file import parse_inventory
 from blocks.schema import Inventory, Role
 from compose import inventory as lab_file
-from compose.description import prepare
+from compose.new_lab import prepare
 from tasks.catalog import load_catalog
 from tasks.core.detection import open_incident
 from tasks.core.models import Context, Reading

@@ -67,6 +67,7 @@ _VALUES = SQL("""
     current_setting('max_connections')::int AS connections_max,
     current_setting('superuser_reserved_connections')::int + coalesce(current_setting('reserved_connections', true)::int, 0)
         AS connections_reserved,
+    pg_has_role('pg_read_all_stats', 'USAGE') AS sessions_visible,
     (SELECT count(*) FROM sessions) AS connections_used,
     (SELECT max(seconds) FROM others WHERE state = 'active') AS longest_query_seconds,
     (SELECT to_jsonb(longest_query) FROM longest_query) AS longest_query,

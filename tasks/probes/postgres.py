@@ -39,6 +39,7 @@ async def measure(client: PostgresClient, resource: Resource) -> Reading:
     - `answers`: yes, refused, timeout (none within 1 s) or starting. Unless it is yes, there are only `answers_error`,
       `runtime_state` (running, stopped or exited, as the runtime sees the process) and `refused_setting`, the setting for which the
       server's log says that it does not start.
+    - `sessions_visible`: whether the role sees the sessions of others (pg_read_all_stats); if not, the figures below are its own only.
     - `connections_used` (client backends in pg_stat_activity), `connections_max` (max_connections), `connections_reserved`
       (superuser_reserved_connections + reserved_connections), `connections_percent` of the maximum.
     - `longest_query_seconds`, `longest_query` (that of a client that does not wait for a lock, backups apart: pid, application_name, user,
@@ -77,6 +78,8 @@ async def _measure(client: PostgresClient) -> dict[str, JsonValue]:
             await asyncio.wait({check})
     if values.get("monitor_refused") and values.get("select_ok"):
         return {"broken": f"no connection is left for the monitor, while the application gets one ({values['answers_error']})"}
+    if values.get("sessions_visible") is False and values.get("select_ok") is not False:
+        return {"broken": "the monitor's role can't see the sessions of others; GRANT pg_monitor to it"}
     return values
 
 

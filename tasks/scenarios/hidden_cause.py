@@ -12,13 +12,14 @@ from blocks.schema import Kind
 from tasks.clients.runtime import Runtime
 from tasks.core.declare import Ending, scenario
 from tasks.core.errors import NotApplicable
-from tasks.scenarios.postgres import postgres_connection_overload
 from tasks.scenarios.redis_server import redis_memory_pressure
 from tasks.scenarios.redis_use import redis_clients_exhausted
 from tasks.scenarios.sessions import conninfo
 from tasks.scenarios.stage import Stage
 
 ACTOR_SECONDS = 0.2
+ALL_CONNECTIONS = 110
+HOLD_SECONDS = 3600
 ALL_OF_POSTGRES = {
     "postgres_restart",
     "postgres_scale_connections",
@@ -67,15 +68,15 @@ async def postgres_monitor_locked_out(stage: Stage) -> AsyncGenerator[None]:
     catalogue=(50,),
 )
 async def postgres_overload_unseen(stage: Stage) -> AsyncGenerator[None]:
-    """Hold 86 of 100 connections, with pg_monitor taken from the monitor's role: states and statements are hidden from it."""
+    """Hold every connection that the application can get, with pg_monitor taken from the monitor's role: whose they are is hidden."""
     role = sql.Identifier(stage.login("monitor")[0])
-    async with contextlib.aclosing(postgres_connection_overload(stage)) as overload:
-        try:
-            await _as_admin(stage, sql.SQL("REVOKE pg_monitor FROM {}").format(role))
-            await anext(overload)
-            yield
-        finally:
-            await _as_admin(stage, sql.SQL("GRANT pg_monitor TO {}").format(role))
+    try:
+        await _as_admin(stage, sql.SQL("REVOKE pg_monitor FROM {}").format(role))
+        await stage.loads.start("database/blocking", connections=ALL_CONNECTIONS, seconds=HOLD_SECONDS)
+        yield
+    finally:
+        await stage.loads.stop("database/blocking")
+        await _as_admin(stage, sql.SQL("GRANT pg_monitor TO {}").format(role))
 
 
 @scenario(

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from compose.description import LabError, free_ports, is_free, load, prepare, save, write_private
+from compose.description import LabError, free_ports, is_free, load, save, write_private
+from compose.new_lab import prepare
 
 CONTROL = Path("/nowhere/control.sock")
 

@@ -1,84 +1,68 @@
 """`make scenarios`: try the whole catalogue of faults against real servers, and print a row for each."""
 
 import argparse
+import asyncio
 import json
+import os
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-from rich.table import Table
 
 from blocks.inventory_file import parse_inventory
 from blocks.schema import Inventory
 from compose.cli import run_until_done
 from compose.demo import try_scenario
 from compose.description import LabError
-from compose.progress import console, doing, say
-from compose.stack import Stack, stack
+from compose.progress import console, say
+from compose.stack import LAB_KINDS, LabKind, Stack, stack
 from flows.scenario import target_of
 from tasks.catalog import load_catalog
 from tasks.scenarios import NOT_INJECTED
+from tests.scenarios.gate import IN_THE_GATE
+from tests.scenarios.report import summary, table_of
+from tests.tasks.engine import why_there_is_no_engine
 
 REPORT = Path("build/scenarios.json")
-SHOWN = {
-    "scenario": "scenario",
-    "outcome": "ended as",
-    "expected": "expected",
-    "detected_seconds": "detected after",
-    "healthy_seconds": "healthy after",
-    "requests_failed": "requests failed",
-    "data_unharmed": "data unharmed",
-    "tools": "tools",
-}
+Row = dict[str, Any]
 
 
-def choose(inventory: Inventory, only: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """The scenarios that an inventory has what they need for, and why not the others; LabError names an unknown one."""
-    known = load_catalog().scenarios
-    for name in only:
-        if name not in known:
-            raise LabError(f"--only: no scenario {name!r}; known: {', '.join(known)}")
-    fitting: list[str] = []
-    unfit: dict[str, str] = {}
-    for name in only or known:
-        try:
-            target_of(known[name], inventory)
-        except ValueError as error:
-            unfit[name] = str(error)
-        else:
-            fitting.append(name)
-    return fitting, unfit
+@dataclass
+class Trials:
+    """The scenarios still to be tried on one kind of lab, and what came of the others."""
 
+    lab: LabKind
+    todo: list[str]
+    sustain_seconds: float
+    rows: list[Row] = field(default_factory=list)
+    unfit: dict[str, str] = field(default_factory=dict)
 
-async def try_all(running: Stack, inventory: Inventory, only: Sequence[str], sustain_seconds: float) -> list[dict[str, Any]]:
-    """One row for each scenario that can be tried there. One that could not be injected or restored is a row with that problem."""
-    rows: list[dict[str, Any]] = []
-    fitting, unfit = choose(inventory, only)
-    for name, why in unfit.items():
-        say(f"{name}: not here: {why}")
-    for name in fitting:
-        with doing(f"{name} on {inventory.name}"):
+    async def run(self, running: Stack) -> None:
+        """Try what is left, until nothing is; several stacks may do so side by side."""
+        inventory = read_inventory(running)
+        while self.todo:
+            name = self.todo.pop(0)
             try:
-                row = await try_scenario(running, name, inventory=inventory.name, sustain_seconds=sustain_seconds)
-            except LabError as error:
-                row = {
-                    "scenario": name,
-                    "outcome": "inconclusive",
-                    "expected": load_catalog().scenarios[name].expects,
-                    "problems": [str(error)],
-                }
-            rows.append({"inventory": inventory.name, **row})
-        for problem in row["problems"]:
-            console.print(f"[red]  {problem}[/red]")
-    return rows
+                target_of(load_catalog().scenarios[name], inventory)
+            except ValueError as error:
+                self.unfit[name] = str(error)
+                continue
+            began = time.monotonic()
+            row = await self._tried(running, name, inventory.name)
+            self.rows.append({"lab": self.lab, **row, "seconds": round(time.monotonic() - began, 1)})
+            say(f"{self.lab}: {name}: {row['outcome']}, {time.monotonic() - began:.0f} s")
+            for problem in row["problems"]:
+                console.print(f"[red]  {problem}[/red]")
 
-
-def inconclusive(name: str, why: str) -> dict[str, Any]:
-    """The row of a trial that says nothing, which is a failure."""
-    expected = load_catalog().scenarios[name].expects
-    return {"scenario": name, "outcome": "inconclusive", "expected": expected, "as_expected": False, "problems": [why]}
+    async def _tried(self, running: Stack, name: str, inventory: str) -> Row:
+        """Its row; one that could not be injected or restored is a row with that problem, and so a failure."""
+        try:
+            return await try_scenario(running, name, inventory=inventory, sustain_seconds=self.sustain_seconds)
+        except LabError as error:
+            expected = load_catalog().scenarios[name].expects
+            return {"scenario": name, "outcome": "inconclusive", "expected": expected, "as_expected": False, "problems": [str(error)]}
 
 
 def read_inventory(running: Stack) -> Inventory:
@@ -88,53 +72,83 @@ def read_inventory(running: Stack) -> Inventory:
     return parse_inventory(running.lab.inventory_path.read_text(encoding="utf-8"), environment).inventory
 
 
-def table_of(rows: Iterable[dict[str, Any]]) -> Table:
-    """The rows as a person reads them."""
-    table = Table(title="Seconds count from the start of the injection")
-    for title in SHOWN.values():
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        style = "red" if row["problems"] else "yellow" if not row["as_expected"] else None
-        table.add_row(*(cell(row.get(field)) for field in SHOWN), style=style)
-    return table
+def chosen(only: Sequence[str], *, gate: bool) -> list[str]:
+    """Names of the scenarios to try; LabError names an unknown one."""
+    known = load_catalog().scenarios
+    for name in (*only, *IN_THE_GATE):
+        if name not in known:
+            raise LabError(f"no scenario {name!r}; known: {', '.join(known)}")
+    return list(only or (IN_THE_GATE if gate else known))
 
 
-def cell(value: object) -> str:
-    """A value of a row as text."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ", ".join(str(one) for one in value)
-    return f"{value:.2f} s" if isinstance(value, float) else "" if value is None else str(value)
+def usable(labs: Sequence[LabKind]) -> list[LabKind]:
+    """The labs that can be had here; where no engine answers, containers are left out and that is said."""
+    why = why_there_is_no_engine() if "containers" in labs else ""
+    if why:
+        say(f"containers are left out: {why}")
+    return [lab for lab in labs if lab == "processes" or not why]
 
 
-async def scenarios(directory: Path, only: Sequence[str], sustain_seconds: float) -> int:
-    """Try them, print the table, write the report; 0 if every one ended as expected or with a person called, and without harm."""
+async def scenarios(directory: Path, labs: Sequence[LabKind], names: Sequence[str], stacks: int, sustain_seconds: float) -> int:
+    """Try them, print the tables, write the report; 0 if every one ended as expected or with a person called, and without harm."""
     began = time.monotonic()
-    async with stack(directory) as running:
-        say(f"everything can be looked at while it runs: {running.plane.ui_url}")
-        rows = await try_all(running, read_inventory(running), only, sustain_seconds)
-    console.print(table_of(rows))
-    expected, called = sum(row["as_expected"] for row in rows), sum(row["outcome"] == "escalated" for row in rows)
-    failed = [row for row in rows if row["problems"]]
-    seconds = time.monotonic() - began
-    console.print(f"{len(rows)} trials in {seconds:.0f} s: {expected} as expected, {called} with a person called, {len(failed)} wrong")
+    all_trials = [Trials(lab, list(names), sustain_seconds) for lab in usable(labs)]
+    one_at_a_time = asyncio.Lock()
+
+    async def work(trials: Trials, number: int) -> None:
+        # Bringing one up takes both cores; those that are up go on meanwhile.
+        await one_at_a_time.acquire()
+        is_starting = True
+        try:
+            project = f"evenkeel-trials-{os.getpid()}-{number}"
+            async with stack(directory / f"trials-{trials.lab}-{number}", lab_kind=trials.lab, project=project) as running:
+                one_at_a_time.release()
+                is_starting = False
+                say(f"{trials.lab}: can be looked at while it runs: {running.plane.ui_url}")
+                await trials.run(running)
+        finally:
+            if is_starting:
+                one_at_a_time.release()
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(stacks):
+            for trials in all_trials:
+                group.create_task(work(trials, number))
+    failed = 0
+    for trials in all_trials:
+        trials.rows.sort(key=lambda row: str(row["scenario"]))
+        console.print(table_of(trials.lab, trials.rows))
+        console.print(summary(trials.lab, trials.rows))
+        failed += sum(bool(row["problems"]) for row in trials.rows)
     for number, why in sorted(NOT_INJECTED.items()):
         console.print(f"[dim]catalogue {number}: not injected: {why}[/dim]")
+    document = {
+        "seconds": round(time.monotonic() - began, 1),
+        "trials": [row for trials in all_trials for row in trials.rows],
+        "not_here": {trials.lab: trials.unfit for trials in all_trials},
+        "not_injected": NOT_INJECTED,
+    }
     REPORT.parent.mkdir(exist_ok=True)
-    REPORT.write_text(json.dumps({"trials": rows, "not_injected": NOT_INJECTED}, indent=2) + "\n", encoding="utf-8")
-    say(f"the same as JSON: {REPORT}")
+    REPORT.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    say(f"{document['seconds']:.0f} s in all; the same as JSON: {REPORT}")
     return 1 if failed else 0
 
 
 def main() -> int:
     """Entry point of `python -m tests.scenarios`."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--directory", type=Path, default=Path(".evenkeel"), help="where lab, server and records are kept")
+    parser.add_argument("--directory", type=Path, default=Path(".evenkeel"), help="where labs, servers and records are kept")
+    parser.add_argument("--labs", nargs="+", choices=LAB_KINDS, default=LAB_KINDS, help="what runs the lab's servers")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="just these scenarios")
+    parser.add_argument("--gate", action="store_true", help="just the third of the catalogue that the gate tries")
+    parser.add_argument("--stacks", type=int, default=2, help="how many labs of each kind are used side by side")
     parser.add_argument("--sustain-seconds", type=float, default=10, help="how long everything must stay well after a remediation")
-    arguments = parser.parse_args()
-    return run_until_done(scenarios(arguments.directory, arguments.only, arguments.sustain_seconds))
+    given = parser.parse_args()
+
+    async def work() -> int:
+        return await scenarios(given.directory, given.labs, chosen(given.only, gate=given.gate), given.stacks, given.sustain_seconds)
+
+    return run_until_done(work())
 
 
 if __name__ == "__main__":

@@ -219,6 +219,23 @@ async def test_a_refused_application_is_a_failure_of_the_service(database: Datab
     assert "wrong" not in reading.model_dump_json()
 
 
+async def test_a_monitor_that_sees_no_sessions_breaks_the_probe_unless_the_application_is_refused(database: DatabaseUnderTest) -> None:
+    client = database.client()
+    await database.admin("REVOKE pg_monitor FROM evenkeel_monitor")
+    try:
+        with pytest.raises(ProbeBroken, match="GRANT pg_monitor"):
+            await measure(client, client.resource)
+        refused = database.client(application=Login("shop", "wrong"))
+        reading, findings = await look(refused)
+        assert reading.values["sessions_visible"] is False
+        assert set(findings) == {"application_refused"}
+    finally:
+        await database.admin("GRANT pg_monitor TO evenkeel_monitor")
+    reading, findings = await look(client)
+    assert reading.values["sessions_visible"] is True
+    assert not findings
+
+
 async def test_without_an_application_login_there_is_no_symptom_to_check(database: DatabaseUnderTest) -> None:
     client = database.client()
     client.application = None
