@@ -26,6 +26,7 @@ CONTAINERS = {
     "app": "shop-app-container",
     "replica": "shop-replica-container",
     "traffic": "shop-traffic-container",
+    "reports": "shop-reports-container",
 }
 """Compose service -> name of its container among the inventory's resources."""
 
