@@ -3,13 +3,13 @@
 Plain pydantic, no Prefect: the pure core builds on it. Secrets are never part of it; a login names only its user.
 """
 
-from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self
 
 from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer, model_validator
 
+from blocks.dependencies import find_circle
 from blocks.model import Model, Name
 from blocks.nginx_declared import NginxDeclared
 from blocks.runtimes import AnyRuntime, ContainerName, ContainerRuntime, ProcessRuntime
@@ -252,39 +252,3 @@ class Inventory(Model):
                 return resource
         known = ", ".join(resource.name for resource in self.resources)
         raise ValueError(f"resource: no {name!r} in inventory {self.name!r}; known: {known}")
-
-
-def find_circle(graph: dict[str, tuple[str, ...]]) -> list[str]:
-    """A circle of the graph as a path that ends where it starts, or an empty list."""
-    done: set[str] = set()
-
-    def walk(name: str, path: list[str]) -> list[str]:
-        if name in path:
-            return [*path[path.index(name) :], name]
-        if name in done:
-            return []
-        for other in graph.get(name, ()):
-            circle = walk(other, [*path, name])
-            if circle:
-                return circle
-        done.add(name)
-        return []
-
-    for name in graph:
-        circle = walk(name, [])
-        if circle:
-            return circle
-    return []
-
-
-def dependencies_of(name: str, resources: Iterable[Resource]) -> set[str]:
-    """Every resource that the named one depends on, directly or not."""
-    graph = {resource.name: resource.depends_on for resource in resources}
-    found: set[str] = set()
-    todo = list(graph.get(name, ()))
-    while todo:
-        other = todo.pop()
-        if other not in found:
-            found.add(other)
-            todo.extend(graph.get(other, ()))
-    return found

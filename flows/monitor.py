@@ -14,7 +14,7 @@ from prefect import flow, get_run_logger, runtime, tags
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from blocks.schema import dependencies_of
+from blocks.dependencies import dependencies_of
 from flows.remediate import AutonomyChoice, remediate
 from tasks.connecting import Live, live
 from tasks.core.detection import CONFIRMATIONS, Escalation, Track

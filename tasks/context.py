@@ -7,7 +7,8 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import JsonValue
 
-from blocks.schema import Resource, Risk, dependencies_of
+from blocks.dependencies import dependencies_of
+from blocks.schema import Resource, Risk
 from tasks.connecting import Live, current
 from tasks.core.declare import NoArgs, Tool
 from tasks.core.detection import open_incident

@@ -5,8 +5,9 @@ from datetime import datetime
 
 from pydantic import Field
 
+from blocks.dependencies import dependencies_of
 from blocks.model import Model
-from blocks.schema import Inventory, dependencies_of
+from blocks.schema import Inventory
 from tasks.core.models import Health, Incident, Observation
 
 CONFIRMATIONS = 2

@@ -256,40 +256,6 @@ async def test_a_capacity_that_does_not_come_up_is_taken_back(limited: DatabaseU
     assert "max_connections" not in (limited.data / "postgresql.auto.conf").read_text()
 
 
-async def test_a_vacuum_frees_dead_rows(database: DatabaseUnderTest) -> None:
-    session = await database.connect("writer")
-    for statement in (
-        'CREATE TABLE "odd \'name" (id int) WITH (autovacuum_enabled = off)',
-        'INSERT INTO "odd \'name" SELECT generate_series(1, 1000)',
-        'DELETE FROM "odd \'name" WHERE id <= 600',
-    ):
-        await session.connection.execute(statement.encode())
-    await session.connection.execute("SELECT pg_stat_force_next_flush()")
-    dead = "SELECT n_dead_tup FROM pg_stat_all_tables WHERE relname = 'odd ''name'"
-
-    async def is_counted() -> bool:
-        return await database.value(dead) == 600  # type: ignore[no-any-return]
-
-    await wait_until(is_counted, "the dead rows are counted")
-    change = await postgres_vacuum(database.client(), Vacuum(table="odd 'name"))
-    assert await database.value(dead) == 0
-    assert (change.before["dead_rows"], change.after["dead_rows"]) == (600, 0)
-    assert change.after["live_rows"] == 400
-    await session.connection.execute('DROP TABLE "odd \'name"')
-
-
-async def test_a_vacuum_refuses_what_is_no_table_and_waits_for_no_lock(database: DatabaseUnderTest) -> None:
-    client = database.client()
-    with pytest.raises(NotApplicable, match="no table"):
-        await postgres_vacuum(client, Vacuum(table="pg_class; DROP TABLE x"))
-    holder = await database.connect("holder")
-    await holder.connection.execute("CREATE TABLE IF NOT EXISTS locked (id int)")
-    await holder.connection.execute("BEGIN")
-    await holder.connection.execute("LOCK TABLE locked")
-    with pytest.raises(NotApplicable, match="lock timeout"):
-        await postgres_vacuum(client, Vacuum(table="locked"))
-
-
 ALL_TOOLS: list[tuple[Callable[[Any, Any], Awaitable[Change]], ToolArgs]] = [
     (postgres_sessions, NoArgs()),
     (postgres_scale_connections, ScaleConnections(connections=120)),

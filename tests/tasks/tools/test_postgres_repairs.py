@@ -274,3 +274,37 @@ async def test_a_setting_is_not_taken_out_of_a_server_whose_runtime_is_gone(data
     client.runtime._control = "/nowhere"  # type: ignore[attr-defined]
     with pytest.raises(Unreachable):
         await postgres_revert_setting(client, RevertSetting(setting="work_mem"))
+
+
+async def test_a_vacuum_frees_dead_rows(database: DatabaseUnderTest) -> None:
+    session = await database.connect("writer")
+    for statement in (
+        'CREATE TABLE "odd \'name" (id int) WITH (autovacuum_enabled = off)',
+        'INSERT INTO "odd \'name" SELECT generate_series(1, 1000)',
+        'DELETE FROM "odd \'name" WHERE id <= 600',
+    ):
+        await session.connection.execute(statement.encode())
+    await session.connection.execute("SELECT pg_stat_force_next_flush()")
+    dead = "SELECT n_dead_tup FROM pg_stat_all_tables WHERE relname = 'odd ''name'"
+
+    async def is_counted() -> bool:
+        return await database.value(dead) == 600  # type: ignore[no-any-return]
+
+    await wait_until(is_counted, "the dead rows are counted")
+    change = await postgres_vacuum(database.client(), Vacuum(table="odd 'name"))
+    assert await database.value(dead) == 0
+    assert (change.before["dead_rows"], change.after["dead_rows"]) == (600, 0)
+    assert change.after["live_rows"] == 400
+    await session.connection.execute('DROP TABLE "odd \'name"')
+
+
+async def test_a_vacuum_refuses_what_is_no_table_and_waits_for_no_lock(database: DatabaseUnderTest) -> None:
+    client = database.client()
+    with pytest.raises(NotApplicable, match="no table"):
+        await postgres_vacuum(client, Vacuum(table="pg_class; DROP TABLE x"))
+    holder = await database.connect("holder")
+    await holder.connection.execute("CREATE TABLE IF NOT EXISTS locked (id int)")
+    await holder.connection.execute("BEGIN")
+    await holder.connection.execute("LOCK TABLE locked")
+    with pytest.raises(NotApplicable, match="lock timeout"):
+        await postgres_vacuum(client, Vacuum(table="locked"))
