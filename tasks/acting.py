@@ -2,7 +2,7 @@
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
 from prefect import get_run_logger
@@ -11,7 +11,7 @@ from prefect.transactions import AsyncTransaction, atransaction
 from tasks.connecting import Live
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import Attempt, FixRecord, Health, Observation, Outcome, Step
-from tasks.core.verdicts import not_back
+from tasks.core.verdicts import lessened, not_back
 from tasks.execution import execute, undo_of
 from tasks.probing import probe_all
 from tasks.validation import stays_healthy, wait_until_healthy
@@ -26,12 +26,15 @@ class DidNotHelpError(EvenkeelError):
 async def act(live: Live, record: FixRecord, owner: str, attempt: Attempt, next_ordinal: Callable[[], int], timed: Timed) -> Attempt:
     """Run the steps and validate. Where it did not help, whatever has an undo is taken back, last change first.
 
+    Where what the steps are for is gone and something else is left, they stay, and the next plan is about the rest.
+
     A rollback goes through Prefect's transaction: also where this is cancelled or fails by an error of its own.
     """
     resource, rules = live.inventory.resource(record.incident.resource), live.inventory.rules
     outcomes: list[Outcome] = []
     undone: list[Outcome] = []
     after: Observation | None = None
+    is_kept = False
     # Steps run outside: Prefect would roll the whole plan back at a first failing try, before anything is measured.
     outside = contextvars.copy_context()
 
@@ -59,11 +62,18 @@ async def act(live: Live, record: FixRecord, owner: str, attempt: Attempt, next_
             await timed("executed", None)
             recover_seconds = rules.recover_seconds if any(outcome.changed_something for outcome in outcomes) else 0
             after = await asyncio.create_task(_validated(live, record, recover_seconds, timed), context=outside)
-            _require_healthy(after)
+            is_kept = lessened(attempt.observed, after, _remedied(live, outcomes))
+            if not is_kept:
+                _require_healthy(after)
     except DidNotHelpError as reason:
         get_run_logger().warning("%s; %s", reason, f"{len(undone)} change(s) taken back" if undone else "there is nothing to take back")
     restored = (await probe_all(live, [resource]))[0] if undone else None
-    return attempt.model_copy(update={"outcomes": (*outcomes, *undone), "after": after, "restored": restored})
+    return attempt.model_copy(update={"outcomes": (*outcomes, *undone), "after": after, "kept": is_kept, "restored": restored})
+
+
+def _remedied(live: Live, outcomes: Sequence[Outcome]) -> set[str]:
+    """The symptoms that the steps which were carried out are remedies for."""
+    return {symptom for one in outcomes if one.change is not None for symptom in live.catalog.tools[one.step.tool].symptoms}
 
 
 def _require_healthy(after: Observation) -> None:

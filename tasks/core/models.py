@@ -177,6 +177,7 @@ class Attempt(Model):
     comment: str = Field("", description="What a person said who rejected the plan.")
     outcomes: tuple[Outcome, ...] = ()
     after: Observation | None = None
+    kept: bool = Field(False, description="Something is still wrong, but what the steps are remedies for is gone: nothing was taken back.")
     restored: Observation | None = Field(None, description="What was measured when the changes had been taken back.")
 
 

@@ -1,6 +1,6 @@
 """What observations, plans and attempts amount to."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from blocks.schema import Resource
@@ -48,6 +48,18 @@ def healed(attempt: Attempt) -> bool:
     return attempt.after is not None and attempt.after.health is Health.HEALTHY
 
 
+def lessened(before: Observation | None, after: Observation, remedied: Collection[str]) -> bool:
+    """Whether steps did what they are for, although something else is still wrong: taking them back would bring the first trouble back.
+
+    Every symptom that showed before and that they are remedies for (`remedied`) is gone, and no other one has come.
+    """
+    if before is None or after.health is Health.UNKNOWN:
+        return False
+    was, now = ({finding.symptom for finding in one.findings} for one in (before, after))
+    meant = was & set(remedied)
+    return bool(meant) and not (meant & now) and now < was
+
+
 def not_back(made: Change, undone: Change) -> list[str]:
     """What a change altered and its undo did not bring back, one text each; figures count as back within 5 %, as load moves them."""
     differing: list[str] = []
@@ -65,9 +77,11 @@ def conclude(attempts: Sequence[Attempt], last_plan: Plan | None) -> tuple[Verdi
     """The verdict of a remediation and the sentence that goes with it."""
     if attempts and healed(attempts[-1]):
         plan = attempts[-1].plan
-        done = [outcome for outcome in attempts[-1].outcomes if outcome.status is OutcomeStatus.DONE]
+        lasting = [attempt for attempt in attempts[:-1] if attempt.kept] + [attempts[-1]]
+        done = [outcome for attempt in lasting for outcome in attempt.outcomes if outcome.status is OutcomeStatus.DONE]
         steps = ", then ".join(outcome.step.tool for outcome in done) or "no step"
-        retries = f" after {len(attempts) - 1} failed attempt(s)" if len(attempts) > 1 else ""
+        failed = len(attempts) - len(lasting)
+        retries = f" after {failed} failed attempt(s)" if failed else ""
         if not any(outcome.changed_something for attempt in attempts for outcome in attempt.outcomes):
             return Verdict.NO_ACTION_NEEDED, "healthy again by itself; nothing was changed"
         return Verdict.COMPLETED, f"{plan.diagnosis}: healed by {steps}{retries}"

@@ -1,9 +1,13 @@
-"""Whether an undo brought everything back."""
+"""Whether a plan did what it was for, and an undo brought everything back."""
 
 import pytest
 
-from tasks.core.models import Change
-from tasks.core.verdicts import not_back
+from blocks.schema import Kind, Resource
+from tasks.core.models import Change, Health
+from tasks.core.verdicts import lessened, not_back
+from tests.tasks.unwell import observation_of
+
+CACHE = Resource(name="cache", kind=Kind.REDIS, address="127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
@@ -22,3 +26,24 @@ def test_what_an_undo_did_not_bring_back_is_named(after_undo: dict[str, float | 
         after={"maxmemory_mib": 96.0, "policy": "allkeys-lru", "keys": 100},
     )
     assert not_back(made, Change(before=made.after, after=dict(after_undo))) == differing
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "remedied", "kept"),
+    [
+        ({"memory_high", "clients_high"}, {"clients_high"}, {"memory_high", "write_refused"}, True),
+        ({"memory_high", "clients_high"}, {"memory_high"}, {"memory_high"}, False),
+        ({"memory_high", "clients_high"}, {"clients_high", "slow"}, {"memory_high"}, False),  # something new has come
+        ({"memory_high"}, {"slow"}, {"memory_high"}, False),
+        ({"memory_high", "clients_high"}, {"memory_high"}, {"down"}, False),  # went by itself: not what the steps are for
+        ({"memory_high", "write_refused"}, {"memory_high"}, {"memory_high", "write_refused"}, False),  # half of it
+    ],
+)
+def test_what_did_its_part_is_kept(before: set[str], after: set[str], remedied: set[str], kept: bool) -> None:
+    assert lessened(observation_of(CACHE, *before), observation_of(CACHE, *after), remedied) is kept
+
+
+def test_an_inconclusive_reading_keeps_nothing() -> None:
+    unknown = observation_of(CACHE).model_copy(update={"health": Health.UNKNOWN})
+    assert not lessened(observation_of(CACHE, "memory_high", "slow"), unknown, {"memory_high"})
+    assert not lessened(None, observation_of(CACHE), {"memory_high"})
