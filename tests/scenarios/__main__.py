@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
-from blocks.inventory_file import parse_inventory
-from blocks.schema import Inventory
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import arun_deployment
+
 from compose.cli import run_until_done
-from compose.demo import try_scenario
 from compose.description import LabError
 from compose.progress import console, say
 from compose.stack import LAB_KINDS, LabKind, Stack, stack
-from flows.scenario import target_of
 from tasks.catalog import load_catalog
 from tasks.scenarios import NOT_INJECTED
 from tests.scenarios.gate import IN_THE_GATE
@@ -26,50 +28,47 @@ from tests.scenarios.report import summary, table_of
 from tests.tasks.engine import why_there_is_no_engine
 
 REPORT = Path("build/scenarios.json")
+START_SECONDS = 120.0
+SCENARIO_SECONDS = 120.0
+POLL_SECONDS = 2.0
 Row = dict[str, Any]
 
 
 @dataclass
 class Trials:
-    """The scenarios still to be tried on one kind of lab, and what came of the others."""
+    """The scenarios of one kind of lab, dealt out to labs that are used side by side, and what came of them."""
 
     lab: LabKind
-    todo: list[str]
     sustain_seconds: float
     rows: list[Row] = field(default_factory=list)
-    unfit: dict[str, str] = field(default_factory=dict)
 
-    async def run(self, running: Stack) -> None:
-        """Try what is left, until nothing is; several stacks may do so side by side."""
-        inventory = read_inventory(running)
-        while self.todo:
-            name = self.todo.pop(0)
-            try:
-                target_of(load_catalog().scenarios[name], inventory)
-            except ValueError as error:
-                self.unfit[name] = str(error)
-                continue
-            began = time.monotonic()
-            row = await self._tried(running, name, inventory.name)
-            self.rows.append({"lab": self.lab, **row, "seconds": round(time.monotonic() - began, 1)})
-            say(f"{self.lab}: {name}: {row['outcome']}, {time.monotonic() - began:.0f} s")
-            for problem in row["problems"]:
-                console.print(f"[red]  {problem}[/red]")
+    async def run(self, running: Stack, names: Sequence[str]) -> None:
+        """Try them one after another in one run of the deployment `catalogue/by-hand`; LabError where it does not come to an end."""
+        parameters = {"names": list(names), "sustain_seconds": self.sustain_seconds}
+        with running.client():
+            started: FlowRun = await arun_deployment("catalogue/by-hand", parameters=parameters, timeout=0, as_subflow=False)
+            run = await self._ended(started, len(names))
+            found = None if run.state is None else await run.state.aresult(raise_on_failure=False)
+        if run.state is None or not isinstance(found, list):
+            raise LabError(f"{self.lab}: {run.state and run.state.message}; see {running.plane.ui_url}/runs/flow-run/{run.id}")
+        self.rows += [{"lab": self.lab, **row} for row in found]
 
-    async def _tried(self, running: Stack, name: str, inventory: str) -> Row:
-        """Its row; one that could not be injected or restored is a row with that problem, and so a failure."""
-        try:
-            return await try_scenario(running, name, inventory=inventory, sustain_seconds=self.sustain_seconds)
-        except LabError as error:
-            expected = load_catalog().scenarios[name].expects
-            return {"scenario": name, "outcome": "inconclusive", "expected": expected, "as_expected": False, "problems": [str(error)]}
-
-
-def read_inventory(running: Stack) -> Inventory:
-    """The inventory that the lab wrote."""
-    lines = running.lab.environment_path.read_text(encoding="utf-8").splitlines()
-    environment = dict(line.split("=", 1) for line in lines if "=" in line)
-    return parse_inventory(running.lab.inventory_path.read_text(encoding="utf-8"), environment).inventory
+    async def _ended(self, run: FlowRun, count: int) -> FlowRun:
+        """The run when it has ended; each of its trials is told of meanwhile."""
+        told: set[UUID] = set()
+        deadline = time.monotonic() + START_SECONDS + count * SCENARIO_SECONDS
+        of_run = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[run.id]))
+        async with get_client() as client:
+            while time.monotonic() < deadline:
+                run = await client.read_flow_run(run.id)
+                for trial in await client.read_flow_runs(flow_run_filter=of_run, limit=200):
+                    if trial.state is not None and trial.state.is_final() and trial.id not in told:
+                        told.add(trial.id)
+                        say(f"{self.lab}: {trial.name}: {trial.state.message} ({trial.total_run_time.total_seconds():.0f} s)")
+                if run.state is not None and run.state.is_final():
+                    return run
+                await asyncio.sleep(POLL_SECONDS)
+        raise LabError(f"{self.lab}: {count} trials did not end within {deadline:g} s")
 
 
 def chosen(only: Sequence[str], *, gate: bool) -> list[str]:
@@ -92,7 +91,7 @@ def usable(labs: Sequence[LabKind]) -> list[LabKind]:
 async def scenarios(directory: Path, labs: Sequence[LabKind], names: Sequence[str], stacks: int, sustain_seconds: float) -> int:
     """Try them, print the tables, write the report; 0 if every one ended as expected or with a person called, and without harm."""
     began = time.monotonic()
-    all_trials = [Trials(lab, list(names), sustain_seconds) for lab in usable(labs)]
+    all_trials = [Trials(lab, sustain_seconds) for lab in usable(labs)]
     one_at_a_time = asyncio.Lock()
 
     async def work(trials: Trials, number: int) -> None:
@@ -105,7 +104,7 @@ async def scenarios(directory: Path, labs: Sequence[LabKind], names: Sequence[st
                 one_at_a_time.release()
                 is_starting = False
                 say(f"{trials.lab}: can be looked at while it runs: {running.plane.ui_url}")
-                await trials.run(running)
+                await trials.run(running, names[number::stacks])
         finally:
             if is_starting:
                 one_at_a_time.release()
@@ -125,7 +124,6 @@ async def scenarios(directory: Path, labs: Sequence[LabKind], names: Sequence[st
     document = {
         "seconds": round(time.monotonic() - began, 1),
         "trials": [row for trials in all_trials for row in trials.rows],
-        "not_here": {trials.lab: trials.unfit for trials in all_trials},
         "not_injected": NOT_INJECTED,
     }
     REPORT.parent.mkdir(exist_ok=True)
