@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -99,7 +98,7 @@ async def scenarios(directory: Path, labs: Sequence[LabKind], names: Sequence[st
         await one_at_a_time.acquire()
         is_starting = True
         try:
-            project = f"evenkeel-trials-{os.getpid()}-{number}"
+            project = f"evenkeel-trials-{number}"
             async with stack(directory / f"trials-{trials.lab}-{number}", lab_kind=trials.lab, project=project) as running:
                 one_at_a_time.release()
                 is_starting = False
