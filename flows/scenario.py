@@ -21,7 +21,7 @@ from tasks.catalog import load_catalog
 from tasks.connecting import Live, live
 from tasks.core.declare import Ending, Scenario
 from tasks.core.scoring import Evidence, ScenarioResult, ending_of, judge
-from tasks.evidence import changes, fingerprint, surroundings, traffic_since
+from tasks.evidence import changes, fingerprint, harm, surroundings, traffic_since
 from tasks.probing import probe_resource
 from tasks.scenarios.stage import ShopLoads, Stage
 from tasks.trying import Met, inject, past_fix, relapse_within, restore, steady_state, wait_until_met, withdraw_questions
@@ -129,7 +129,7 @@ async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: 
         await to_baseline(opened, one)
     await steady_state(STEADY_SECONDS)
     evidence = Evidence(
-        data_unharmed=data == await fingerprint(opened, data.last_order),
+        harm=harm(data, await fingerprint(opened, data.last_order)),
         requests=traffic.requests,
         requests_failed=traffic.failures,
         changed_neighbours=changes(around, await surroundings(opened, names)),

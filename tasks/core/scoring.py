@@ -38,7 +38,7 @@ class ScenarioResult(Model):
 class Evidence(Model):
     """What was found apart from monitor and tools."""
 
-    data_unharmed: bool
+    harm: tuple[str, ...] = Field((), description="What of the shop's data is not what it was.")
     requests: int
     requests_failed: int
     changed_neighbours: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ def judge(
         healthy_seconds=_reached(first, "healthy", injected_at),
         requests=evidence.requests,
         requests_failed=evidence.requests_failed,
-        data_unharmed=evidence.data_unharmed,
+        data_unharmed=not evidence.harm,
         tools=tuple(tool for fix in reversed(fixes) for tool in _tools(fix)),
         retries=max(0, len(first.attempts) - 1) if first else 0,
         message=first.message if first else "",
@@ -112,7 +112,7 @@ def _harm(declared: Scenario, hurt: set[str], fixes: Sequence[FixRecord], eviden
         if outcome.changed_something
     ]
     problems += [f"the neighbour {name}" for name in evidence.changed_neighbours]
-    return problems if evidence.data_unharmed else [*problems, "the shop's data is not what it was"]
+    return [*problems, *(f"the shop's data is not what it was: {told}" for told in evidence.harm)]
 
 
 def _tools(fix: FixRecord) -> list[str]:

@@ -32,7 +32,7 @@ PRICE_LIST = (
 @scenario(
     title="Redis is out of memory",
     resource_kind=Kind.REDIS,
-    symptoms={"write_refused"},
+    symptoms={"write_refused", "memory_high"},
     forbidden_tools={"redis_flush", "redis_restart"},
     catalogue=(22,),
 )

@@ -25,7 +25,7 @@ from tasks.core.models import (
 from tasks.core.scoring import Evidence, ScenarioResult, ending_of, judge
 
 T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
-WELL = Evidence(data_unharmed=True, requests=100, requests_failed=0)
+WELL = Evidence(requests=100, requests_failed=0)
 
 
 async def generator(_stage: Any) -> AsyncGenerator[None]:
@@ -117,7 +117,7 @@ def test_where_nothing_is_wrong_every_remediation_but_an_idle_one_is_a_problem(v
 @pytest.mark.parametrize(
     ("evidence", "told"),
     [
-        ({"data_unharmed": False}, "data"),
+        ({"harm": ("orders: 9 rows; now 8 rows",)}, "data is not what it was: orders"),
         ({"changed_neighbours": ("web was restarted",)}, "the neighbour web was restarted"),
         ({"relapse": "well for 3.0 s only"}, "well for 3.0 s only"),
         ({"unhealed": "the key is gone"}, "the key is gone"),
