@@ -1,7 +1,7 @@
 """Try a fault by hand: steady state, inject, detect, remediate, judge, restore. Only on an inventory marked as a lab."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -89,6 +89,12 @@ def target_of(declared: Scenario, inventory: Inventory) -> Resource:
     return fitting[0]
 
 
+def _with_what_it_runs_in(inventory: Inventory, resources: Sequence[Resource]) -> frozenset[str]:
+    """The names of the resources, and of those that are the same process or container seen otherwise."""
+    runtimes = [one.runtime for one in resources if one.runtime is not None]
+    return frozenset([*(one.name for one in resources), *(one.name for one in inventory.resources if one.runtime in runtimes)])
+
+
 def _stage(opened: Live, target: Resource, shop: httpx.AsyncClient) -> Stage:
     logins = {key: (login.username, login.password.get_secret_value()) for key, login in opened.logins.items()}
     return Stage(
@@ -105,7 +111,8 @@ def _stage(opened: Live, target: Resource, shop: httpx.AsyncClient) -> Stage:
 async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: float, sustain_seconds: float) -> ScenarioResult:
     target = stage.resource
     hurt = [target, *(opened.inventory.resource(name) for name in sorted(declared.also))]
-    names = {one.name for one in hurt}
+    targets = _with_what_it_runs_in(opened.inventory, [target])
+    names = _with_what_it_runs_in(opened.inventory, hurt)
     await end_loads(opened)
     for one in hurt:
         await to_baseline(opened, one)
@@ -116,11 +123,11 @@ async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: 
     met, relapse, is_healed = Met(), "", False
     try:
         await inject(generator, stage, declared, injected_at)
-        met = await wait_until_met(declared, target.name, injected_at, timeout_seconds if declared.symptoms else QUIET_SECONDS)
-        is_healed = ending_of([fix for fix in met.fixes if fix.incident.resource == target.name], met.waiting) is Ending.HEALED
+        met = await wait_until_met(declared, targets, injected_at, timeout_seconds if declared.symptoms else QUIET_SECONDS)
+        is_healed = ending_of([fix for fix in met.fixes if fix.incident.resource in targets], met.waiting) is Ending.HEALED
         if is_healed:
             relapse = await relapse_within(hurt, RECOVER_SECONDS, sustain_seconds)
-            met = await wait_until_met(declared, target.name, injected_at, timeout_seconds)
+            met = await wait_until_met(declared, targets, injected_at, timeout_seconds)
         traffic = await traffic_since(_traffic_url(opened.inventory), injected_at.timestamp())
     finally:
         unhealed = await restore(generator, declared, is_healed)
@@ -136,7 +143,7 @@ async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: 
         relapse=relapse,
         unhealed=unhealed,
     )
-    result = judge(declared, target.name, met.fixes, evidence, injected_at=injected_at, waiting=met.waiting)
+    result = judge(declared, targets, met.fixes, evidence, injected_at=injected_at, waiting=met.waiting)
     return result.model_copy(update={"runtime": "" if target.runtime is None else target.runtime.type})
 
 

@@ -82,7 +82,7 @@ async def inject(generator: AsyncGenerator[None], stage: Stage, declared: Scenar
 
 
 @task(name="wait for what is done about it", cache_policy=NO_CACHE, persist_result=False)
-async def wait_until_met(declared: Scenario, target: str, since: datetime, timeout_seconds: float) -> Met:
+async def wait_until_met(declared: Scenario, targets: frozenset[str], since: datetime, timeout_seconds: float) -> Met:
     """The remediations once each resource that is hurt has one that is closed or asks a person, or time is up.
 
     Where nothing is wrong, the whole time is waited: something may still be done.
@@ -90,18 +90,18 @@ async def wait_until_met(declared: Scenario, target: str, since: datetime, timeo
     deadline = time.monotonic() + timeout_seconds
     while True:
         met = await _met_since(current(), since)
-        if time.monotonic() >= deadline or (declared.symptoms and _is_settled(declared, target, met)):
+        if time.monotonic() >= deadline or (declared.symptoms and _is_settled(declared, targets, met)):
             for fix in met.fixes:
                 get_run_logger().info("%s: %s %s", fix.incident.resource, fix.verdict or "open", fix.message)
             return met
         await asyncio.sleep(POLL_SECONDS)
 
 
-def _is_settled(declared: Scenario, target: str, met: Met) -> bool:
+def _is_settled(declared: Scenario, targets: frozenset[str], met: Met) -> bool:
     """Whether the target's remediations are over, and those of what else is hurt as far as they were begun."""
     if any(fix.verdict is None and fix.id not in met.waiting for fix in met.fixes):
         return False
-    ending = ending_of([fix for fix in met.fixes if fix.incident.resource == target], met.waiting)
+    ending = ending_of([fix for fix in met.fixes if fix.incident.resource in targets], met.waiting)
     if ending is Ending.LEFT_ALONE:
         return declared.expects is Ending.LEFT_ALONE and bool(met.fixes)
     return True

@@ -60,16 +60,24 @@ def ending_of(fixes: Sequence[FixRecord], waiting: Collection[str] = ()) -> Endi
 
 
 def judge(
-    declared: Scenario, target: str, fixes: Sequence[FixRecord], evidence: Evidence, *, injected_at: datetime, waiting: Collection[str] = ()
+    declared: Scenario,
+    targets: Collection[str],
+    fixes: Sequence[FixRecord],
+    evidence: Evidence,
+    *,
+    injected_at: datetime,
+    waiting: Collection[str] = (),
 ) -> ScenarioResult:
-    """The result of a trial from every remediation since its injection, newest first. Whatever is inconclusive counts as a problem."""
-    hurt = {target, *declared.also}
-    endings = {name: ending_of([fix for fix in fixes if fix.incident.resource == name], waiting) for name in hurt}
-    outcome = endings[target]
-    if outcome is Ending.LEFT_ALONE and declared.symptoms and not any(fix.incident.resource == target for fix in fixes):
+    """The result of a trial from every remediation since its injection, newest first. Whatever is inconclusive counts as a problem.
+
+    `targets` are the resource that was hurt and what it runs in, which may be where it is healed.
+    """
+    of_target = [fix for fix in fixes if fix.incident.resource in targets]
+    outcome = ending_of(of_target, waiting)
+    if outcome is Ending.LEFT_ALONE and declared.symptoms and not of_target:
         outcome = Ending.NOT_DETECTED
-    first = next((fix for fix in reversed(fixes) if fix.incident.resource == target), None)
-    problems = [*_ending_problems(declared, target, outcome, endings, fixes), *_harm(declared, hurt, fixes, evidence)]
+    first = of_target[-1] if of_target else None
+    problems = [*_ending_problems(declared, outcome, fixes, waiting), *_harm(declared, {*targets, *declared.also}, fixes, evidence)]
     if Ending.HEALED in {outcome, declared.expects} and outcome is not Ending.ESCALATED:
         problems += filter(None, (evidence.relapse, evidence.unhealed))
     return ScenarioResult(
@@ -91,12 +99,14 @@ def judge(
     )
 
 
-def _ending_problems(declared: Scenario, target: str, outcome: Ending, endings: dict[str, Ending], fixes: Sequence[FixRecord]) -> list[str]:
+def _ending_problems(declared: Scenario, outcome: Ending, fixes: Sequence[FixRecord], waiting: Collection[str]) -> list[str]:
     told = "; ".join(f"{fix.incident.resource}: {fix.verdict or 'open'} {fix.message}" for fix in fixes) or "no remediation"
     acceptable = {declared.expects} if declared.expects is Ending.LEFT_ALONE else {declared.expects, Ending.ESCALATED}
-    problems = [] if outcome in acceptable else [f"{target} ended as {outcome} ({told}), expected {declared.expects}"]
+    problems = [] if outcome in acceptable else [f"it ended as {outcome} ({told}), expected {declared.expects}"]
     if outcome is Ending.HEALED:
-        problems += [f"{name} ended as {endings[name]} ({told})" for name in sorted(declared.also) if endings[name] is Ending.FAILED]
+        for name in sorted(declared.also):
+            ending = ending_of([fix for fix in fixes if fix.incident.resource == name], waiting)
+            problems += [f"{name} ended as {ending} ({told})"] if ending is Ending.FAILED else []
     return problems
 
 

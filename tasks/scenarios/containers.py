@@ -224,7 +224,7 @@ async def container_check_broken(stage: Stage) -> AsyncGenerator[None]:
 @scenario(
     title="Another program has a container's port",
     resource_kind=Kind.CONTAINER,
-    target="shop-traffic-container",
+    target="shop-web-container",
     symptoms={"port_conflict"},
     expects=Ending.ESCALATED,
     runtimes=IN_CONTAINERS,

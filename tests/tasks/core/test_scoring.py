@@ -79,7 +79,7 @@ def fix(
 
 
 def judged(*fixes: FixRecord, evidence: Evidence = WELL, waiting: tuple[str, ...] = (), **changes: Any) -> ScenarioResult:
-    return judge(declared(**changes), "cache", fixes, evidence, injected_at=T0, waiting=waiting)
+    return judge(declared(**changes), {"cache", "cache-container"}, fixes, evidence, injected_at=T0, waiting=waiting)
 
 
 def test_a_healed_fault_passes_with_its_times_from_the_injection() -> None:
@@ -87,6 +87,11 @@ def test_a_healed_fault_passes_with_its_times_from_the_injection() -> None:
     assert (result.outcome, result.as_expected, result.problems) == ("healed", True, ())
     assert (result.detected_seconds, result.planned_seconds, result.healthy_seconds) == (2, 2.2, 2.3)
     assert result.tools == ("redis_set_maxmemory",)
+
+
+def test_what_the_resource_runs_in_is_part_of_it() -> None:
+    result = judged(fix(resource="cache-container", tool="docker_start"))
+    assert (result.outcome, result.problems, result.tools) == ("healed", (), ("docker_start",))
 
 
 def test_calling_a_person_is_safe_and_yet_not_as_expected() -> None:
