@@ -5,7 +5,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,14 @@ class Trials:
         raise LabError(f"{self.lab}: {count} trials did not end within {deadline:g} s")
 
 
-def chosen(only: Sequence[str], *, gate: bool) -> list[str]:
-    """Names of the scenarios to try; LabError names an unknown one."""
+def chosen(lab: LabKind, only: Sequence[str], *, gate: bool) -> list[str]:
+    """Names of the scenarios to try there; LabError names an unknown one."""
     known = load_catalog().scenarios
-    for name in (*only, *IN_THE_GATE):
+    names = only or (IN_THE_GATE[lab] if gate else tuple(known))
+    for name in names:
         if name not in known:
             raise LabError(f"no scenario {name!r}; known: {', '.join(known)}")
-    return list(only or (IN_THE_GATE if gate else known))
+    return list(names)
 
 
 def usable(labs: Sequence[LabKind]) -> list[LabKind]:
@@ -87,10 +88,10 @@ def usable(labs: Sequence[LabKind]) -> list[LabKind]:
     return [lab for lab in labs if lab == "processes" or not why]
 
 
-async def scenarios(directory: Path, labs: Sequence[LabKind], names: Sequence[str], stacks: int, sustain_seconds: float) -> int:
+async def scenarios(directory: Path, names: Mapping[LabKind, Sequence[str]], stacks: int, sustain_seconds: float) -> int:
     """Try them, print the tables, write the report; 0 if every one ended as expected or with a person called, and without harm."""
     began = time.monotonic()
-    all_trials = [Trials(lab, sustain_seconds) for lab in usable(labs)]
+    all_trials = [Trials(lab, sustain_seconds) for lab in usable([*names])]
     one_at_a_time = asyncio.Lock()
 
     async def work(trials: Trials, number: int) -> None:
@@ -103,7 +104,7 @@ async def scenarios(directory: Path, labs: Sequence[LabKind], names: Sequence[st
                 one_at_a_time.release()
                 is_starting = False
                 say(f"{trials.lab}: can be looked at while it runs: {running.plane.ui_url}")
-                await trials.run(running, names[number::stacks])
+                await trials.run(running, names[trials.lab][number::stacks])
         finally:
             if is_starting:
                 one_at_a_time.release()
@@ -137,13 +138,14 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, default=Path(".evenkeel"), help="where labs, servers and records are kept")
     parser.add_argument("--labs", nargs="+", choices=LAB_KINDS, default=LAB_KINDS, help="what runs the lab's servers")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="just these scenarios")
-    parser.add_argument("--gate", action="store_true", help="just the third of the catalogue that the gate tries")
+    parser.add_argument("--gate", action="store_true", help="just the part of the catalogue that the gate tries")
     parser.add_argument("--stacks", type=int, default=2, help="how many labs of each kind are used side by side")
     parser.add_argument("--sustain-seconds", type=float, default=10, help="how long everything must stay well after a remediation")
     given = parser.parse_args()
 
     async def work() -> int:
-        return await scenarios(given.directory, given.labs, chosen(given.only, gate=given.gate), given.stacks, given.sustain_seconds)
+        names = {lab: chosen(lab, given.only, gate=given.gate) for lab in given.labs}
+        return await scenarios(given.directory, names, given.stacks, given.sustain_seconds)
 
     return run_until_done(work())
 
