@@ -15,7 +15,7 @@ SERVERS, JUDGEMENT = range(1, 36), range(41, 56)
 def test_every_line_of_the_catalogue_of_faults_is_injected_or_says_why_not() -> None:
     covered = {number for one in CATALOG.scenarios.values() for number in one.catalogue}
     assert not covered & set(NOT_INJECTED)
-    assert covered | set(NOT_INJECTED) == {*SERVERS, *JUDGEMENT}
+    assert covered | set(NOT_INJECTED) == set(SERVERS) | set(JUDGEMENT)
 
 
 def test_the_catalogue_is_wide() -> None:
@@ -36,6 +36,7 @@ def test_the_gate_tries_at_least_a_third_of_it_each_service_and_each_way_to_end(
 
 
 def test_nothing_of_a_scenario_is_known_to_tools_and_runbooks() -> None:
-    modules = {inspect.getmodule(one.function) for one in (*CATALOG.tools.values(), *CATALOG.runbooks.values())}
+    functions = [*(one.function for one in CATALOG.tools.values()), *(one.function for one in CATALOG.runbooks.values())]
+    modules = {inspect.getmodule(function) for function in functions}
     sources = [inspect.getsource(module) for module in modules if module is not None]
     assert not [one.name for one in CATALOG.scenarios.values() if any(one.name in source for source in sources)]
