@@ -7,7 +7,8 @@ from prefect.artifacts import acreate_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
-from flows.scenario import scenario, target_of
+from flows.remediate import AutonomyChoice
+from flows.scenario import DRY_RUNS, scenario, target_of
 from tasks.catalog import load_catalog
 from tasks.connecting import live
 from tasks.core.scoring import ScenarioResult
@@ -28,7 +29,11 @@ SHOWN = (
 
 @flow(name="catalogue", flow_run_name="Try the catalogue on {inventory}", persist_result=True)
 async def catalogue(
-    names: list[str] | None = None, inventory: str = "lab", timeout_seconds: float = 60, sustain_seconds: float = 10
+    names: list[str] | None = None,
+    inventory: str = "lab",
+    timeout_seconds: float = 60,
+    sustain_seconds: float = 10,
+    autonomy: AutonomyChoice = "as configured",
 ) -> State[Any]:
     """Inject faults into a lab one after another, and judge how each is met.
 
@@ -37,6 +42,7 @@ async def catalogue(
         inventory: Name of an inventory marked `lab: true`.
         timeout_seconds: How long detection and remediation of one may take together.
         sustain_seconds: How long everything must stay well after each remediation, while the fault's cause goes on.
+        autonomy: `propose` and `observe` are dry runs: what would be injected is told, and nothing is done.
     """
     known = load_catalog().scenarios
     unknown = sorted(set(names or ()) - set(known))
@@ -50,10 +56,14 @@ async def catalogue(
             except ValueError as error:
                 get_run_logger().info("left out: %s", error)
                 continue
-            state: State[Any] = await scenario(name, inventory, timeout_seconds, sustain_seconds, return_state=True)
+            state: State[Any] = await scenario(name, inventory, timeout_seconds, sustain_seconds, autonomy, return_state=True)
+            if autonomy in DRY_RUNS:
+                continue
             found = await state.aresult(raise_on_failure=False)
             rows.append(found.model_dump(mode="json") if isinstance(found, ScenarioResult) else inconclusive(name, state))
             await _publish(inventory, rows)
+    if autonomy in DRY_RUNS:
+        return Completed(message="dry run, nothing was injected; each fault's own run tells what would be")
     wrong = [row["scenario"] for row in rows if row["problems"]]
     expected = sum(row["as_expected"] for row in rows)
     message = f"{len(rows)} faults: {expected} ended as expected, {len(wrong)} wrong {', '.join(wrong)}".strip()

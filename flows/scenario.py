@@ -31,6 +31,7 @@ RECOVER_SECONDS = 10.0
 QUIET_SECONDS = 10.0
 MONITOR_ALIVE_SECONDS = 20.0
 OWN_SWEEP_SECONDS = 2.0
+DRY_RUNS = {"propose", "observe"}
 
 ScenarioName = Annotated[str, Field(json_schema_extra={"enum": sorted(load_catalog().scenarios)})]
 
@@ -60,8 +61,10 @@ async def scenario(
     async with live(inventory) as opened:
         url = require_lab(opened.inventory)
         target = target_of(declared, opened.inventory)
-        if autonomy in {"propose", "observe"}:
-            return Completed(message=f"dry run, nothing is injected: on {target.name}: {declared.summary} Expected: {declared.expects}.")
+        if autonomy in DRY_RUNS:
+            rules = f"its role is {target.role}, autonomy {target.autonomy or opened.inventory.rules.autonomy}"
+            told = f"dry run, nothing is injected: on {target.name}: {declared.summary} Expected: {declared.expects}; {rules}"
+            return Completed(message=told)
         async with httpx.AsyncClient(base_url=url, trust_env=False) as shop, _watched(opened, timeout_seconds + sustain_seconds, autonomy):
             result = await _try(opened, declared, _stage(opened, target, shop), timeout_seconds, sustain_seconds)
     await acreate_table_artifact(
