@@ -15,6 +15,7 @@ from prefect.client.schemas.objects import State
 from compose.control_plane import ControlPlane
 from compose.description import LabDescription
 from compose.lab import states
+from flows.catalogue import catalogue
 from flows.monitor import monitor
 from flows.scenario import scenario
 from tasks.clients.runtime import SupervisedProcess
@@ -46,6 +47,15 @@ async def test_a_dry_run_injects_nothing(opened: Live) -> None:
     state: State[Any] = await scenario("redis_memory_pressure", autonomy="propose", return_state=True)
     assert state.message is not None
     assert state.message.startswith("dry run, nothing is injected: on shop-cache")
+
+
+async def test_a_dry_run_of_the_catalogue_tells_of_each_fault_that_fits_and_injects_none(opened: Live) -> None:
+    since = datetime.now(UTC)
+    state: State[Any] = await catalogue(["redis_memory_pressure", "container_frozen"], autonomy="propose", return_state=True)
+    assert state.is_completed()
+    assert await opened.records.history(inventory="lab", since=since, limit=5) == []
+    with pytest.raises(ValueError, match=r"names: no scenario 'no_such_fault'; known: .*redis_memory_pressure"):
+        await catalogue(["no_such_fault"])
 
 
 @pytest.mark.slow
