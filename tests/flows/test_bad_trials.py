@@ -1,0 +1,93 @@
+"""A trial from which nothing can be concluded fails loudly: no injection, no symptom, no restoration, no healing."""
+
+import dataclasses
+from collections.abc import AsyncGenerator, Callable
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+from prefect.client.schemas.objects import State
+
+import flows.scenario
+import tasks.trying
+from blocks.schema import Kind
+from compose.description import LabDescription
+from flows.scenario import scenario
+from tasks.catalog import load_catalog
+from tasks.clients.runtime import SupervisedProcess
+from tasks.connecting import Live
+from tasks.core.declare import Ending, Scenario
+from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
+from tests.flows.cache_fault import empty, fill
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
+Fault = Callable[[Stage], AsyncGenerator[None]]
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch, opened: Live) -> Callable[..., Any]:
+    """`await tried(generator)` runs the scenario flow with a fault of the test's own; waits are cut short."""
+    monkeypatch.setattr(flows.scenario, "STEADY_SECONDS", 4.0)
+    monkeypatch.setattr(tasks.trying, "SHOW_SECONDS", 1.0)
+
+    async def run(function: Fault, expects: Ending = Ending.HEALED) -> State[Any]:
+        declared = Scenario("trial", "Trial", "Try.", Kind.REDIS, frozenset({"memory_high", "write_refused"}), function, expects)
+        catalog = load_catalog()
+        scenarios = MappingProxyType({**catalog.scenarios, "trial": declared})
+        monkeypatch.setattr(flows.scenario, "load_catalog", lambda: dataclasses.replace(catalog, scenarios=scenarios))
+        state: State[Any] = await scenario.with_options(validate_parameters=False)("trial", sustain_seconds=0, return_state=True)
+        return state
+
+    return run
+
+
+async def test_an_injector_that_fails_fails_the_trial(tried: Callable[..., Any]) -> None:
+    async def broken(stage: Stage) -> AsyncGenerator[None]:
+        if stage.resource.name == "shop-cache":
+            raise InjectionFailedError("the shop does not answer")
+        yield
+
+    state = await tried(broken)
+    assert state.is_failed()
+    assert "the shop does not answer" in state.message
+
+
+async def test_a_symptom_that_does_not_appear_fails_the_trial(tried: Callable[..., Any]) -> None:
+    async def idle(_stage: Stage) -> AsyncGenerator[None]:
+        yield
+
+    state = await tried(idle)
+    assert state.is_failed()
+    assert "trial: none of ['memory_high', 'write_refused'] appeared" in state.message
+
+
+async def test_a_fault_that_is_not_taken_back_fails_the_trial(tried: Callable[..., Any], lab: LabDescription) -> None:
+    async def lasting(stage: Stage) -> AsyncGenerator[None]:
+        await fill(lab, 96)
+        try:
+            yield
+        finally:
+            await empty(lab)
+            # No rule knows what to do about a service that is silent.
+            await stage.runtime("shop-app").signal("SIGSTOP")
+
+    try:
+        state = await tried(lasting)
+    finally:
+        await SupervisedProcess(str(lab.control), "app").signal("SIGCONT")
+    assert state.is_failed()
+    assert "not steady after 4 s" in state.message
+
+
+async def test_a_check_that_finds_it_unhealed_fails_the_trial(tried: Callable[..., Any], lab: LabDescription) -> None:
+    async def checked(_stage: Stage) -> AsyncGenerator[None]:
+        try:
+            await fill(lab, 96)
+            yield
+            raise Unhealed("the page is gone")
+        finally:
+            await empty(lab)
+
+    state = await tried(checked)
+    assert state.is_failed()
+    assert state.message == "the page is gone"
