@@ -185,9 +185,11 @@ def _without(group: Group, context: Context) -> Iterator[Remedy]:
 
 
 def _scaled(context: Context, most: int) -> Iterator[Remedy]:
-    """Half as many connections again, within the limits, where many share the present ones."""
+    """Half as many connections again, within the limits, where many are seen to share the present ones."""
     values = context.observation.reading.values
     limit = context.resource.limits.connections
+    if values.get("sessions_visible") is False:
+        return
     if context.resource.runtime is None or limit is None or not isinstance(values.get("top_sessions"), list):
         return
     raised = min(math.ceil(most * GROWTH), limit)

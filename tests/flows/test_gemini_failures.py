@@ -225,11 +225,11 @@ async def test_the_next_plan_is_told_what_was_done_and_what_the_model_reads_befo
     for told in ("wrong guess", '"planned":[{"tool":"redis_set_maxmemory"', "64.062", "memory_percent"):
         assert told in last.text
     found, refused = read.function_responses
-    assert "page:test-0" in found["response"]["output"]
+    assert "sampled_keys" in found["response"]["output"]
     assert "error" in refused["response"]
     assert SIGNATURE in read.whole
-    assert "page:test-0" in last.text.partition("What you read since:")[2]
-    assert any(note.startswith("investigated: redis_prefix_info") and "page:test-0" in note for note in record.attempts[1].plan.notes)
+    assert "sampled_keys" in last.text.partition("What you read since:")[2]
+    assert any(note.startswith("investigated: redis_prefix_info") and "sampled_keys" in note for note in record.attempts[1].plan.notes)
 
 
 READ_CIRCUIT = f"""

@@ -26,7 +26,14 @@ ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.timeout(120)
 
 
-@pytest.mark.parametrize("name", ["redis_memory_pressure", "postgres_connection_overload", "nginx_connection_overload"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "redis_memory_pressure",
+        pytest.param("postgres_connection_overload", marks=pytest.mark.slow),
+        pytest.param("nginx_connection_overload", marks=pytest.mark.slow),
+    ],
+)
 async def test_a_scenario_is_healed_with_no_harm(opened: Live, name: str) -> None:
     state: State[Any] = await scenario(name, sustain_seconds=1, return_state=True)
     result = await state.aresult(raise_on_failure=False)

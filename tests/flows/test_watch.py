@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -187,7 +188,7 @@ async def test_a_rise_that_the_run_before_has_seen_is_met_by_what_nobody_feels(o
         await monitor("lab", 1, 4)
         (record,) = await opened.records.history(inventory="lab", since=since, limit=5)
         assert record.before.predicted
-        assert record.incident.summary.startswith("predicted: memory_percent is 80")
+        assert re.match(r"predicted: memory_percent is (79|80)", record.incident.summary)
         assert record.verdict is Verdict.COMPLETED, record.message
         assert [one.step.tool for one in record.attempts[0].outcomes] == ["redis_set_maxmemory"]
         assert record.attempts[0].decisions == ("allow: reversible, and memory_high is predicted",)
