@@ -110,19 +110,22 @@ async def redis_full_and_crowded(stage: Stage) -> AsyncGenerator[None]:
 async def shop_stopped_again(stage: Stage) -> AsyncGenerator[None]:
     """Stop the shop, and again each time it was started."""
     runtime = stage.runtime()
+    has_gone = asyncio.Event()
 
     async def actor() -> None:
-        while True:
+        while not has_gone.is_set():
             await _stop(runtime)
-            await asyncio.sleep(ACTOR_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(has_gone.wait(), ACTOR_SECONDS)
 
     await _stop(runtime)
     acting = asyncio.create_task(actor(), name="the shop's other operator")
     try:
         yield
     finally:
-        acting.cancel()
-        await asyncio.gather(acting, return_exceptions=True)
+        # Not cancelled: a stop under way would come after the start.
+        has_gone.set()
+        await acting
         if (await runtime.status()).state != "running":
             await runtime.start()
 
