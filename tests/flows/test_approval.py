@@ -205,7 +205,7 @@ async def test_a_person_rejects_edits_and_approves_in_the_ui(
 async def test_without_an_answer_in_time_it_is_escalated(
     opened: Live, lab: LabDescription, prefect_server: ControlPlane, worker: Worker, page: Page
 ) -> None:
-    fix = await ask(opened, lab, approval_seconds=8)
+    fix = await ask(opened, lab, approval_seconds=20)
     try:
         run = await waiting_run(opened, fix.id)
 
