@@ -1,30 +1,22 @@
-"""What the gate tries of the catalogue: every service, every way to end, and each tool that a rule plans."""
+"""What the gate tries of the catalogue as whole flows: every service and every way to end. `make test` tries each fault without flows."""
 
 from compose.stack import LabKind
 
 IN_THE_GATE: dict[LabKind, tuple[str, ...]] = {
     "processes": (
-        "nginx_connection_overload",
         "nginx_expired_certificate",
         "nginx_invalid_configuration",
-        "nginx_stale_upstream",
-        "nginx_unreadable_files",
         "nginx_wrong_upstream",
-        "postgres_autovacuum_off",
         "postgres_leak_and_runaway",
         "postgres_library_mistyped",
-        "postgres_made_read_only",
         "postgres_monitor_locked_out",
         "postgres_right_revoked",
         "postgres_slot_left",
         "postgres_table_locked",
-        "redis_accidental_replica",
-        "redis_aof_cut_short",
         "redis_blocking_script",
         "redis_full_and_crowded",
         "redis_password_changed",
         "redis_pressure_with_praise_in_history",
-        "redis_unwritable_dir",
         "shop_stopped_again",
     ),
     "containers": (
