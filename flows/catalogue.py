@@ -82,16 +82,5 @@ def inconclusive(name: str, state: State[Any]) -> Row:
 
 
 async def _publish(inventory: str, rows: list[Row]) -> None:
-    shown = (
-        "scenario",
-        "outcome",
-        "expected",
-        "detected_seconds",
-        "healthy_seconds",
-        "requests_failed",
-        "data_unharmed",
-        "tools",
-        "problems",
-    )
-    table = [{name: row.get(name) for name in shown} for row in rows]
+    table = [{name: row.get(name) for name in SHOWN} for row in rows]
     await acreate_table_artifact(table, key=f"catalogue-{inventory}", description=f"Faults tried on {inventory}, as they ended")
