@@ -3,26 +3,25 @@
 Plain pydantic, no Prefect: the pure core builds on it. Secrets are never part of it; a login names only its user.
 """
 
+import re
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self
 
-from pydantic import Field, JsonValue, SerializerFunctionWrapHandler, TypeAdapter, ValidationError, model_serializer, model_validator
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
 
+from blocks.cloud_declared import CloudDeclared
 from blocks.dependencies import find_circle
+from blocks.kinds import CLOUD_KINDS, Kind
 from blocks.model import Model, Name
 from blocks.nginx_declared import NginxDeclared
 from blocks.runtimes import AnyRuntime, ContainerName, ContainerRuntime, ProcessRuntime
+from blocks.thresholds import THRESHOLDS_OF_KIND, Thresholds
+
+__all__ = ["CLOUD_KINDS", "THRESHOLDS_OF_KIND", "Kind", "Thresholds"]
 
 
-class Kind(StrEnum):
-    """What a resource is; probes, tools and runbooks are declared for a kind."""
-
-    REDIS = "redis"
-    POSTGRES = "postgres"
-    NGINX = "nginx"
-    HTTP = "http"
-    CONTAINER = "container"
+INSTANCE = re.compile(r"[a-z]([-a-z0-9]{0,96}[a-z0-9])?")
 
 
 class Role(StrEnum):
@@ -50,44 +49,6 @@ class Autonomy(StrEnum):
     AUTO = "auto"
 
 
-class Thresholds(Model):
-    """Limits above which a resource counts as degraded; each applies to the kinds that THRESHOLDS_OF_KIND names."""
-
-    memory_percent: float = Field(95, gt=0, le=100, description="Share of the memory limit in use, in percent (Redis, container).")
-    clients_percent: float = Field(90, gt=0, le=100, description="Share of maxclients connected, in percent (Redis).")
-    connections_percent: float = Field(80, gt=0, le=100, description="Share of the connections in use, in percent (PostgreSQL, Nginx).")
-    idle_in_transaction_seconds: float = Field(60, gt=0, description="Oldest idle transaction, in seconds (PostgreSQL).")
-    blocked_seconds: float = Field(10, gt=0, description="Longest wait for a lock, in seconds (PostgreSQL).")
-    query_seconds: float = Field(3600, gt=0, description="Longest running statement of a client, in seconds (PostgreSQL).")
-    scans_per_second: float = Field(10, gt=0, description="How often a large table is read whole, per second (PostgreSQL).")
-    dead_rows_percent: float = Field(50, gt=0, le=100, description="Dead rows of a table without autovacuum, in percent (PostgreSQL).")
-    retained_wal_mib: float = Field(5120, gt=0, description="WAL that an unused replication slot keeps, in MiB (PostgreSQL).")
-    latency_seconds: float = Field(2, gt=0, description="Time for the symptom check to answer, in seconds.")
-    horizon_seconds: float = Field(
-        600, ge=0, description="How far ahead a share that rises is predicted to cross its threshold, in seconds; 0: not at all."
-    )
-    cpu_percent: float = Field(95, gt=0, le=100, description="Share of the CPU limit in use, in percent (container).")
-    throttled_percent: float = Field(50, gt=0, le=100, description="Share of the scheduler's periods that were cut short (container).")
-    restarts_per_hour: int = Field(3, ge=1, description="Restarts by itself within an hour (container).")
-
-    @model_serializer(mode="wrap")
-    def _only_what_was_given(self, full: SerializerFunctionWrapHandler) -> dict[str, float]:
-        # A default written out would read back as given, also for kinds that it does not apply to.
-        return {name: value for name, value in full(self).items() if name in self.model_fields_set}
-
-
-_OF_POSTGRES = ("query_seconds", "scans_per_second", "dead_rows_percent", "retained_wal_mib")
-THRESHOLDS_OF_KIND: dict[Kind, frozenset[str]] = {
-    Kind.REDIS: frozenset({"memory_percent", "clients_percent", "latency_seconds", "horizon_seconds"}),
-    Kind.POSTGRES: frozenset(
-        {"connections_percent", "idle_in_transaction_seconds", "blocked_seconds", "latency_seconds", *_OF_POSTGRES, "horizon_seconds"}
-    ),
-    Kind.NGINX: frozenset({"connections_percent", "latency_seconds", "horizon_seconds"}),
-    Kind.HTTP: frozenset({"latency_seconds"}),
-    Kind.CONTAINER: frozenset({"memory_percent", "cpu_percent", "throttled_percent", "restarts_per_hour", "horizon_seconds"}),
-}
-
-
 Purpose = Literal["monitor", "application", "maintenance", "admin"]
 """What a login is for: to measure, to be the application, to repair what the application owns; `admin` injects faults into a lab."""
 
@@ -112,6 +73,9 @@ class Limits(Model):
     connections: int | None = Field(None, ge=10, description="Largest max_connections or worker_connections.")
     cpus: float | None = Field(None, gt=0, description="Largest CPU limit, in cores (container).")
     replicas: int | None = Field(None, ge=1, description="Most containers of the same compose service.")
+    memory_gib: int | None = Field(None, ge=1, description="Largest memory of the instance, in GiB (Memorystore).")
+    storage_gib: int | None = Field(None, ge=10, description="Largest storage of the instance, in GiB (Cloud SQL).")
+    tiers: tuple[str, ...] = Field((), description="The tiers that may be chosen, the smallest first (Cloud SQL).")
 
 
 class ToolCall(Model):
@@ -128,7 +92,7 @@ class Resource(Model):
     kind: Kind
     address: str = Field(
         description="host:port for redis, host:port/database for postgres, http(s)://host:port/path for nginx and http, "
-        "the container's name for container."
+        "the container's name for container, the instance's name for compute_engine, cloud_sql and memorystore."
     )
     role: Role = Field(Role.STORE, description="cache: its data may be dropped; store: never without a person.")
     depends_on: tuple[Name, ...] = ()
@@ -145,6 +109,7 @@ class Resource(Model):
     )
     primary: bool = Field(False, description="The server takes writes: that it is a replica of another is an accident (Redis).")
     nginx: NginxDeclared = NginxDeclared()
+    cloud: CloudDeclared = CloudDeclared()
     logins: dict[Purpose, str] = Field(default_factory=dict, description="Purpose -> user name; the password is in the login's own block.")
     maintenance: Maintenance | None = None
     baseline: tuple[ToolCall, ...] = Field((), description="Tool calls with which `reset` brings a lab's resource back to its baseline.")
@@ -156,8 +121,13 @@ class Resource(Model):
         if misplaced:
             allowed = ", ".join(sorted(THRESHOLDS_OF_KIND[self.kind]))
             raise ValueError(f"thresholds.{misplaced[0]} does not apply to kind {self.kind}; these do: {allowed}")
+        if self.kind not in CLOUD_KINDS and self.cloud != CloudDeclared():
+            raise ValueError(f"cloud: does not apply to kind {self.kind}; remove it")
         if self.kind is Kind.CONTAINER:
             self._is_one_container()
+            return self
+        if self.kind in CLOUD_KINDS:
+            self._is_one_instance()
             return self
         is_url = self.address.startswith(("http://", "https://"))
         if is_url != (self.kind in {Kind.NGINX, Kind.HTTP}):
@@ -170,6 +140,18 @@ class Resource(Model):
         if self.kind is Kind.POSTGRES and "monitor" not in self.logins:
             raise ValueError("logins.monitor: PostgreSQL needs a monitoring login with pg_monitor; add it")
         return self
+
+    def _is_one_instance(self) -> None:
+        if INSTANCE.fullmatch(self.address) is None:
+            raise ValueError(f"address: kind {self.kind} takes the instance's name, not {self.address!r}")
+        if self.runtime is not None:
+            raise ValueError(f"runtime: kind {self.kind} is steered through Google's API; remove it")
+        if self.cloud.ssh is not None and self.kind is not Kind.COMPUTE_ENGINE:
+            raise ValueError(f"cloud.ssh: does not apply to kind {self.kind}; name the machine to go through in cloud.through")
+        if self.cloud.through is not None and self.kind is Kind.COMPUTE_ENGINE:
+            raise ValueError("cloud.through: does not apply to kind compute_engine; remove it")
+        if self.cloud.ssh is not None and self.cloud.ssh.by == "asyncssh" and "monitor" not in self.logins:
+            raise ValueError("logins.monitor: SSH needs a user, and as its password the private key; add it")
 
     def _is_one_container(self) -> None:
         if isinstance(self.runtime, ProcessRuntime):
@@ -240,10 +222,17 @@ class Inventory(Model):
             for other in resource.depends_on:
                 if other not in known:
                     raise ValueError(f"resources.{resource.name}.depends_on: no resource is named {other!r}; known: {', '.join(names)}")
+            self._goes_through_a_machine(resource)
         circle = find_circle({resource.name: resource.depends_on for resource in self.resources})
         if circle:
             raise ValueError(f"depends_on: a circle: {' -> '.join(circle)}; remove one of these dependencies")
         return self
+
+    def _goes_through_a_machine(self, resource: Resource) -> None:
+        machines = [one.name for one in self.resources if one.kind is Kind.COMPUTE_ENGINE and one.cloud.ssh is not None]
+        if resource.cloud.through is not None and resource.cloud.through not in machines:
+            known = ", ".join(machines) or "none"
+            raise ValueError(f"resources.{resource.name}.cloud.through: names no compute_engine resource with cloud.ssh; known: {known}")
 
     def resource(self, name: str) -> Resource:
         """The resource of that name; ValueError names the known ones."""

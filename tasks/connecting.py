@@ -172,6 +172,8 @@ def open_client(resource: Resource, logins: dict[str, Login]) -> Client:
             return WebClient(_http(), resource, runtime)
         case Kind.CONTAINER:
             return open_container(resource)
+        case Kind.COMPUTE_ENGINE | Kind.CLOUD_SQL | Kind.MEMORYSTORE:
+            raise ProbeBroken(f"kind: {resource.kind} can be declared and not yet be probed; remove {resource.name} from the inventory")
 
 
 def _redis(resource: Resource, login: Login | None) -> Redis:

@@ -38,9 +38,9 @@ class Growth:
     argument: str
     measured: str
     """The value of the probe's reading that is in force."""
-    limit: Literal["memory_mib", "connections", "cpus", "replicas"]
+    limit: Literal["memory_mib", "connections", "cpus", "replicas", "memory_gib", "storage_gib"]
     """The field of the resource's limits."""
-    share: Literal["memory_percent", "connections_percent", "cpu_percent"]
+    share: Literal["memory_percent", "connections_percent", "cpu_percent", "disk_percent"]
     """The value of the reading, and its threshold: how much of the capacity is in use, in percent."""
     unset_limit: int | None = None
     """Holds where the inventory sets no limit; none: a person is asked there."""
