@@ -82,6 +82,10 @@ class Tool:
 
     Of a reading that takes arguments: whether a model is offered it for its first plan; none: only after one that did not help.
     """
+    permissions: frozenset[str] = frozenset()
+    """What the identity has to be permitted for it in Google Cloud, such as compute.instances.start."""
+    cost: str = ""
+    """What it costs from then on, in one sentence; shown where a person is asked. Empty: nothing."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,8 @@ class Probe:
     timeout_seconds: float
     trends: Mapping[str, str] = field(default_factory=dict)
     """Value of the reading, which is also the name of its threshold -> symptom that is predicted where it rises towards it."""
+    permissions: frozenset[str] = frozenset()
+    """What the identity has to be permitted for it in Google Cloud, such as compute.instances.list."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +200,8 @@ def tool(
     aim: Aim | None = None,
     after: tuple[str, ...] = (),
     fits: Fits | None = None,
+    permissions: Collection[str] = (),
+    cost: str = "",
 ) -> Callable[[F], F]:
     """Declare `async (client, args) -> Change` as a tool. A REVERSIBLE tool names its undo.
 
@@ -201,6 +209,7 @@ def tool(
     `growth` names the argument that is a capacity, which a remediation only raises; of several, those that are given.
     `aim` says whom a step hits without need.
     `after` names milder tools that come first, and `fits` tells where this one, as the milder, finds nothing to do.
+    `permissions` are what it needs in Google Cloud, and `cost` says in one sentence what it costs from then on.
     """
 
     def decorate(function: F) -> F:
@@ -231,6 +240,8 @@ def tool(
             aim=aim,
             after=after,
             fits=fits,
+            permissions=frozenset(permissions),
+            cost=cost,
         )
         return _attach(function, declared)
 
@@ -245,10 +256,12 @@ def probe(
     headline: str,
     timeout_seconds: float = 2,
     trends: Mapping[str, str] | None = None,
+    permissions: Collection[str] = (),
 ) -> Callable[[F], F]:
     """Declare `async measure(client, resource) -> Reading` as the probe of a kind; `headline` names the value that tables show.
 
     `trends` names the values that are watched for a rise, each with the symptom of its threshold, which has the value's name.
+    `permissions` are what it needs in Google Cloud.
     """
     watched, known = dict(trends or {}), THRESHOLDS_OF_KIND[service]
     for name in watched:
@@ -256,7 +269,18 @@ def probe(
             raise DeclarationError(f"trends: {name!r} is no threshold of {service}; known: {', '.join(sorted(known))}")
 
     def decorate(function: F) -> F:
-        return _attach(function, Probe(service, title, _first_line(function), function, judge, headline, timeout_seconds, watched))
+        declared = Probe(
+            service=service,
+            title=title,
+            summary=_first_line(function),
+            measure=function,
+            judge=judge,
+            headline=headline,
+            timeout_seconds=timeout_seconds,
+            trends=watched,
+            permissions=frozenset(permissions),
+        )
+        return _attach(function, declared)
 
     return decorate
 
