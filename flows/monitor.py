@@ -19,6 +19,7 @@ from flows.remediate import AutonomyChoice, remediate
 from tasks.connecting import Live, live
 from tasks.core.detection import CONFIRMATIONS, Escalation, Track
 from tasks.core.models import Health, Incident
+from tasks.core.parts import Part, monitor_key, neighbour_of, part_of
 from tasks.core.trends import History, joined
 from tasks.planning import prepare_planner
 from tasks.probing import Known, Sweep, sweep
@@ -29,6 +30,7 @@ TREND_LENGTH = 20
 PUBLISH_EVERY_SECONDS = 60.0
 KEEP_AFTER_SECONDS = 30.0
 """By then the run before has been relieved and has left its last readings."""
+NEIGHBOUR_IS_GONE_AFTER = timedelta(minutes=2)
 NOBODY = "nobody"
 
 
@@ -41,6 +43,7 @@ class Watch:
     autonomy: AutonomyChoice = "as configured"
     only: frozenset[str] = frozenset()
     """Empty: everything."""
+    part: Part = "everything"
     tracks: dict[str, Track] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
@@ -62,7 +65,8 @@ def _run_name() -> str:
     given: dict[str, Any] = runtime.flow_run.parameters
     resources = given.get("resources") or []
     if not resources:
-        return f"Watch {given.get('inventory', 'lab')}"
+        part = given.get("part", "everything")
+        return f"Watch {given.get('inventory', 'lab')}" + ("" if part == "everything" else f", {part}")
     more = f" and {len(resources) - 1} more" if len(resources) > 1 else ""
     return f"Look at {resources[0]}{more}: {given.get('cause') or 'by hand'}"[:200]
 
@@ -75,6 +79,7 @@ async def monitor(
     autonomy: AutonomyChoice = "as configured",
     resources: list[str] | None = None,
     cause: str = "",
+    part: Part = "everything",
 ) -> State[Any]:
     """Sweep an inventory until the next monitor run takes over, or the window ends.
 
@@ -85,16 +90,20 @@ async def monitor(
         autonomy: How far remediations go; `propose` is a dry run. It can only make more cautious what the inventory allows.
         resources: Only these and what they depend on, until each has an incident or the window ends. Such a run takes no other's place.
         cause: Why just these. It counts as the first of the two witnesses that an incident takes.
+        part: What this monitor watches: everything, or only what is local or in Google Cloud, while another watches the rest.
     """
     if sweep_every_seconds <= 0 or window_seconds <= 0:
         raise ValueError("sweep_every_seconds and window_seconds: give a number of seconds above 0")
     async with live(inventory) as opened:
-        watch = Watch(opened, str(runtime.flow_run.id), autonomy)
+        watch = Watch(opened, str(runtime.flow_run.id), autonomy, part=part)
         if resources:
             why = await _look(watch, resources, cause, sweep_every_seconds, window_seconds)
         else:
-            watch.histories = await opened.records.histories(inventory)
-            await opened.records.take_over_monitor(inventory, watch.run_id, datetime.now(UTC))
+            own = frozenset(resource.name for resource in part_of(opened.inventory.resources, part))
+            watch.only = frozenset() if part == "everything" else own
+            histories = await opened.records.histories(inventory)
+            watch.histories = {name: history for name, history in histories.items() if name in own}
+            await opened.records.take_over_monitor(monitor_key(inventory, part), watch.run_id, datetime.now(UTC))
             try:
                 why = await _sweep_until_relieved(watch, sweep_every_seconds, window_seconds)
             finally:
@@ -116,7 +125,7 @@ async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window
         _keep_histories(watch)
         if watch.preparation is None:
             watch.preparation = asyncio.create_task(prepare_planner(watch.live))
-        if not await watch.live.records.monitor_swept(watch.live.inventory.name, watch.run_id, datetime.now(UTC)):
+        if not await watch.live.records.monitor_swept(monitor_key(watch.live.inventory.name, watch.part), watch.run_id, datetime.now(UTC)):
             return "the next run has taken over"
         due = max(due + sweep_every_seconds, time.monotonic())
         if due - started >= window_seconds:
@@ -154,12 +163,26 @@ async def _sweep(watch: Watch) -> Sweep:
     watch.forgotten |= busy
     watch.histories |= {name: {} for name in busy}
     watch.sweeps += 1
+    watch.tracks |= await _of_the_neighbour(watch)
     known = Known(watch.tracks, watch.histories, busy, await _escalations(watch.live))
     found = await sweep(watch.sweeps, known, watch.only)
     watch.tracks, watch.histories = dict(found.detection.tracks), found.histories
     for incident in found.detection.incidents:
         _start(watch, incident)
     return found
+
+
+async def _of_the_neighbour(watch: Watch) -> dict[str, Track]:
+    """What another monitor found of the part that it watches, while it does: a root cause may lie there."""
+    neighbour = neighbour_of(watch.part)
+    if neighbour is None:
+        return {}
+    name = watch.live.inventory.name
+    holder = await watch.live.records.current_monitor(monitor_key(name, neighbour))
+    if holder is None or holder[1] is None or datetime.now(UTC) - holder[1] > NEIGHBOUR_IS_GONE_AFTER:
+        return {resource: Track(health=Health.UNKNOWN, since=datetime.now(UTC)) for resource in watch.tracks.keys() - watch.only}
+    seen = await watch.live.records.statuses(name)
+    return {one.resource: Track(health=one.health, since=one.taken_at) for one in seen if one.resource not in watch.only}
 
 
 async def _escalations(opened: Live) -> dict[str, Escalation]:
@@ -172,7 +195,7 @@ async def _escalations(opened: Live) -> dict[str, Escalation]:
 
 async def _leave(watch: Watch) -> None:
     """Where no other run has taken over, say that nobody sweeps the inventory now."""
-    name = watch.live.inventory.name
+    name = monitor_key(watch.live.inventory.name, watch.part)
     await _hand_over(watch)
     holder = await watch.live.records.current_monitor(name)
     if holder is not None and holder[0] == watch.run_id:

@@ -4,11 +4,24 @@ from collections.abc import Mapping, Sequence
 
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
+from blocks.schema import Kind
 from tasks.catalog import Catalog
 from tasks.connecting import Live
 from tasks.core.models import Context, FixRecord, Health, Observation, Plan
 from tasks.core.policy import Ruling
-from tasks.core.rendering import history_row, incident_markdown, planning_markdown, status_row, validation_rows
+from tasks.core.rendering import (
+    ARROW,
+    MARK,
+    Row,
+    history_row,
+    incident_markdown,
+    number,
+    planning_markdown,
+    status_row,
+    validation_rows,
+)
+from tasks.core.verdicts import trend
+from tasks.records.rows import Status
 
 HISTORY_ROWS = 100
 
@@ -16,16 +29,45 @@ HISTORY_ROWS = 100
 async def publish_status(
     live: Live, observations: Sequence[Observation], history: Mapping[str, Sequence[float]], states: Mapping[str, str]
 ) -> None:
-    """The status table of the inventory, what is worst first."""
-    worst_first = sorted(observations, key=lambda one: (one.health is Health.HEALTHY, one.resource))
-    rows = [
-        status_row(one, live.catalog.probes[one.kind].headline, history.get(one.resource, ()), states.get(one.resource, ""))
-        for one in worst_first
-    ]
-    healthy = sum(one.health is Health.HEALTHY for one in observations)
-    await acreate_table_artifact(
-        rows, key=f"status-{live.inventory.name}", description=f"## {healthy} of {len(rows)} resources are healthy"
-    )
+    """Keep the status of what was observed, and show one table of the whole inventory, what is worst first.
+
+    What another monitor watches stands there as that one left it.
+    """
+    name, probes = live.inventory.name, live.catalog.probes
+    await live.records.save_statuses(name, [_status(one, probes[one.kind].headline) for one in observations])
+    shown = {
+        one.resource: (one.health, status_row(one, probes[one.kind].headline, history.get(one.resource, ()), states.get(one.resource, "")))
+        for one in observations
+    }
+    others = {resource.name: resource for resource in live.inventory.resources if resource.name not in shown}
+    if others:
+        for left in await live.records.statuses(name):
+            if left.resource in others:
+                resource = others[left.resource]
+                shown[left.resource] = (left.health, left_row(left, resource.kind, probes[resource.kind].headline))
+    rows = [row for _, row in sorted(shown.values(), key=lambda one: (one[0] is Health.HEALTHY, str(one[1]["resource"])))]
+    healthy = sum(health is Health.HEALTHY for health, _ in shown.values())
+    await acreate_table_artifact(rows, key=f"status-{name}", description=f"## {healthy} of {len(rows)} resources are healthy")
+
+
+def _status(one: Observation, headline: str) -> Status:
+    value = one.reading.values.get(headline)
+    figure = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return Status(resource=one.resource, health=one.health, summary=one.summary, headline=figure, taken_at=one.taken_at)
+
+
+def left_row(left: Status, kind: Kind, headline: str) -> Row:
+    """A resource in the status table as its own monitor left it; the time is that of its last change."""
+    return {
+        "resource": left.resource,
+        "kind": str(kind),
+        "health": f"{MARK[left.health]} {left.health}",
+        "reading": "" if left.headline is None else f"{headline} {number(left.headline)}",
+        "trend": ARROW[trend(left.trend)],
+        "what": left.summary or "all checks pass",
+        "now": "",
+        "measured": f"{left.taken_at:%H:%M:%SZ}",
+    }
 
 
 async def publish_planning(context: Context, plan: Plan, rulings: Sequence[Ruling]) -> None:
