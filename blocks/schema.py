@@ -75,7 +75,7 @@ class Limits(Model):
     replicas: int | None = Field(None, ge=1, description="Most containers of the same compose service.")
     memory_gib: int | None = Field(None, ge=1, description="Largest memory of the instance, in GiB (Memorystore).")
     storage_gib: int | None = Field(None, ge=10, description="Largest storage of the instance, in GiB (Cloud SQL).")
-    tiers: tuple[str, ...] = Field((), description="The tiers that may be chosen, the smallest first (Cloud SQL).")
+    tiers: tuple[str, ...] | None = Field(None, description="The tiers that may be chosen, the smallest first (Cloud SQL).")
 
 
 class ToolCall(Model):

@@ -108,7 +108,7 @@ def inventory(lab: LabDescription) -> dict[str, Any]:
         "rules": {
             "settle_seconds": 2,
             "cooldown_seconds": 0,
-            "escalation_pause_seconds": 60,
+            "escalation_pause_seconds": 20,
             "max_fixes_per_hour": 1000,
             "max_fixes_per_hour_overall": 1000,
         },

@@ -11,7 +11,7 @@ from prefect.transactions import AsyncTransaction, atransaction
 from tasks.connecting import Live
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import Attempt, FixRecord, Health, Observation, Outcome, Step
-from tasks.core.verdicts import lessened, not_back
+from tasks.core.verdicts import exonerated, lessened, not_back
 from tasks.execution import execute, undo_of
 from tasks.probing import probe_all
 from tasks.validation import stays_healthy, wait_until_healthy
@@ -68,7 +68,15 @@ async def act(live: Live, record: FixRecord, owner: str, attempt: Attempt, next_
     except DidNotHelpError as reason:
         get_run_logger().warning("%s; %s", reason, f"{len(undone)} change(s) taken back" if undone else "there is nothing to take back")
     restored = (await probe_all(live, [resource]))[0] if undone else None
-    return attempt.model_copy(update={"outcomes": (*outcomes, *undone), "after": after, "kept": is_kept, "restored": restored})
+    return attempt.model_copy(
+        update={
+            "outcomes": (*outcomes, *undone),
+            "after": after,
+            "kept": is_kept,
+            "restored": restored,
+            "exonerated": exonerated(attempt.observed, after, restored, _remedied(live, outcomes)),
+        }
+    )
 
 
 def _remedied(live: Live, outcomes: Sequence[Outcome]) -> set[str]:

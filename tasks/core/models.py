@@ -179,6 +179,10 @@ class Attempt(Model):
     after: Observation | None = None
     kept: bool = Field(False, description="Something is still wrong, but what the steps are remedies for is gone: nothing was taken back.")
     restored: Observation | None = Field(None, description="What was measured when the changes had been taken back.")
+    exonerated: bool = Field(
+        False,
+        description="It was taken back for something new, which stayed, while its own trouble came back: it may be used again.",
+    )
 
 
 class ToolSummary(Model):

@@ -12,15 +12,18 @@ OUT_OF_DATE = frozenset({"expired", "not yet valid"})
 def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
     """What is wrong, from the values alone; a value that is missing is no finding."""
     values = reading.values
+    high = _connections(values, resource)
     if values.get("answers") == "refused":
         running = values.get("worker_processes")
+        if running and high is not None:
+            # Near their limit workers drop connections that they have accepted and not yet read.
+            return (failed("page_failing", f"a new connection is dropped by a running worker: {values.get('error')}"), high)
         but = f", though {running} workers run" if running else ""
         return (failed("down", f"no connection is accepted at {resource.address}{but}: {values.get('error')}"),)
     if values.get("answers") == "timeout":
         stopped = values.get("stopped_workers")
         because = f"; {stopped} of its workers are stopped by a signal" if stopped else ""
         return (failed("unresponsive", f"Nginx takes connections and answers none{because}"),)
-    high = _connections(values, resource)
     found = (_page(values, saturated=high is not None), high, _latency(values, resource), _configuration(values))
     return tuple(finding for finding in found if finding is not None)
 

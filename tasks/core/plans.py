@@ -49,9 +49,11 @@ def parse_args(tool: Tool, step: Step) -> ToolArgs:
 
 
 def already_tried(steps: tuple[Step, ...], attempts: tuple[Attempt, ...]) -> bool:
-    """Whether the same calls were made by an earlier attempt."""
+    """Whether the same calls were made by an earlier attempt, and are not known to have done their part."""
     wanted = [(step.tool, step.target, step.args) for step in steps]
-    return any([(step.tool, step.target, step.args) for step in attempt.plan.steps] == wanted for attempt in attempts)
+    return any(
+        [(step.tool, step.target, step.args) for step in attempt.plan.steps] == wanted for attempt in attempts if not attempt.exonerated
+    )
 
 
 def _json(args: Mapping[str, Any]) -> bytes:

@@ -59,8 +59,11 @@ NOT_TRIED = {OutcomeStatus.UNREACHABLE, OutcomeStatus.DENIED, OutcomeStatus.DRY_
 
 
 def tried_in(attempts: tuple[Attempt, ...]) -> frozenset[str]:
-    """The tools that a remediation has used; one that the server's state gave no occasion for counts too."""
-    outcomes = [outcome for attempt in attempts for outcome in attempt.outcomes]
+    """The tools that a remediation has used; one that the server's state gave no occasion for counts too.
+
+    What was taken back although it had done its part does not count: it comes first again.
+    """
+    outcomes = [outcome for attempt in attempts if not attempt.exonerated for outcome in attempt.outcomes]
     return frozenset(outcome.step.tool for outcome in outcomes if not outcome.undoes and outcome.status not in NOT_TRIED)
 
 

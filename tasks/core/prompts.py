@@ -231,6 +231,7 @@ def _attempt(attempt: Attempt) -> Data:
             "summary": after.summary or "all checks pass",
             "changed": _differences(before, after.reading.values),
         },
+        "it_had_done_its_part": attempt.exonerated or None,
     }
     return {name: value for name, value in shown.items() if value not in (None, "", [])}
 

@@ -60,6 +60,18 @@ def lessened(before: Observation | None, after: Observation, remedied: Collectio
     return bool(meant) and not (meant & now) and now < was
 
 
+def exonerated(before: Observation | None, after: Observation | None, restored: Observation | None, remedied: Collection[str]) -> bool:
+    """Whether steps that were taken back had done their part, and had no part in what came meanwhile.
+
+    What they are remedies for was gone after them and is back without them; what had come stayed although they were taken back.
+    """
+    if before is None or after is None or restored is None or Health.UNKNOWN in {after.health, restored.health}:
+        return False
+    was, with_them, without = ({finding.symptom for finding in one.findings} for one in (before, after, restored))
+    meant, come = was & set(remedied), with_them - was
+    return bool(meant) and not (meant & with_them) and bool(meant & without) and bool(come) and come <= without
+
+
 def not_back(made: Change, undone: Change) -> list[str]:
     """What a change altered and its undo did not bring back, one text each; figures count as back within 5 %, as load moves them."""
     differing: list[str] = []

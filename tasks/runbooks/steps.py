@@ -12,8 +12,8 @@ def step(context: Context, tool: str, why: str, **args: JsonValue) -> Step:
 
 
 def was_tried(context: Context, tool: str) -> bool:
-    """Whether an earlier plan of the same incident had a step of that tool."""
-    return any(one.tool == tool for attempt in context.attempts for one in attempt.plan.steps)
+    """Whether an earlier plan of the same incident had a step of that tool, and it did not do its part."""
+    return any(one.tool == tool for attempt in context.attempts if not attempt.exonerated for one in attempt.plan.steps)
 
 
 def measured(context: Context, name: str) -> float | None:

@@ -42,7 +42,18 @@ class Trials:
     rows: list[Row] = field(default_factory=list)
 
     async def run(self, running: Stack, names: Sequence[str]) -> None:
-        """Try them one after another in one run of the deployment `catalogue/by-hand`; LabError where it does not come to an end."""
+        """Try them, and once more those whose fault could not be brought about: nothing can be said of them. The report names each."""
+        found = await self._tried(running, names)
+        again = [row["scenario"] for row in found if row["outcome"] == "inconclusive"]
+        if again:
+            first = {row["scenario"]: row["problems"] for row in found}
+            rows = await self._tried(running, again)
+            found = [row for row in found if row["scenario"] not in again]
+            found += [{**row, "inconclusive_before": first[row["scenario"]]} for row in rows]
+        self.rows += [{"lab": self.lab, **row} for row in found]
+
+    async def _tried(self, running: Stack, names: Sequence[str]) -> list[Row]:
+        """A row a scenario, one after another in one run of `catalogue/by-hand`; LabError where it does not come to an end."""
         parameters = {"names": list(names), "sustain_seconds": self.sustain_seconds}
         with running.client():
             started: FlowRun = await arun_deployment("catalogue/by-hand", parameters=parameters, timeout=0, as_subflow=False)
@@ -50,7 +61,7 @@ class Trials:
             found = None if run.state is None else await run.state.aresult(raise_on_failure=False)
         if run.state is None or not isinstance(found, list):
             raise LabError(f"{self.lab}: {run.state and run.state.message}; see {running.plane.ui_url}/runs/flow-run/{run.id}")
-        self.rows += [{"lab": self.lab, **row} for row in found]
+        return found
 
     async def _ended(self, run: FlowRun, count: int) -> FlowRun:
         """The run when it has ended; each of its trials is told of meanwhile."""

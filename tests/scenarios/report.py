@@ -35,8 +35,10 @@ def summary(lab: str, rows: Sequence[dict[str, Any]]) -> str:
     expected = sum(row["as_expected"] for row in rows)
     called = sum(row["outcome"] == "escalated" and not row["as_expected"] for row in rows)
     wrong = sum(bool(row["problems"]) for row in rows)
+    again = [str(row["scenario"]) for row in rows if row.get("inconclusive_before")]
+    repeated = f"; tried twice, as the fault did not come about at first: {', '.join(again)}" if again else ""
     middle = f"; healed ones healthy after {median(healed):.2f} s (median of {len(healed)})" if healed else ""
-    return f"{lab}: {len(rows)} trials: {expected} as expected, {called} more with a person called, {wrong} wrong{middle}"
+    return f"{lab}: {len(rows)} trials: {expected} as expected, {called} more with a person called, {wrong} wrong{middle}{repeated}"
 
 
 def cell(value: object) -> str:

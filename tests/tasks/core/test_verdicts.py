@@ -4,7 +4,7 @@ import pytest
 
 from blocks.schema import Kind, Resource
 from tasks.core.models import Change, Health
-from tasks.core.verdicts import lessened, not_back
+from tasks.core.verdicts import exonerated, lessened, not_back
 from tests.tasks.unwell import observation_of
 
 CACHE = Resource(name="cache", kind=Kind.REDIS, address="127.0.0.1:1")
@@ -41,6 +41,28 @@ def test_what_an_undo_did_not_bring_back_is_named(after_undo: dict[str, float | 
 )
 def test_what_did_its_part_is_kept(before: set[str], after: set[str], remedied: set[str], kept: bool) -> None:
     assert lessened(observation_of(CACHE, *before), observation_of(CACHE, *after), remedied) is kept
+
+
+@pytest.mark.parametrize(
+    ("before", "with_steps", "without_steps", "is_exonerated"),
+    [
+        ({"memory_high"}, {"clients_exhausted"}, {"clients_exhausted", "memory_high"}, True),
+        ({"memory_high"}, {"clients_exhausted"}, {"memory_high"}, False),  # what had come went with the steps: they may have caused it
+        (
+            {"memory_high"},
+            {"clients_exhausted"},
+            {"clients_exhausted"},
+            False,
+        ),  # its own trouble did not come back: nothing shows that it helped
+        ({"memory_high"}, {"memory_high", "slow"}, {"memory_high", "slow"}, False),  # it did not help
+        ({"memory_high"}, set(), {"memory_high"}, False),  # nothing had come
+    ],
+)
+def test_what_did_its_part_and_was_taken_back_for_something_else_is_told_apart(
+    before: set[str], with_steps: set[str], without_steps: set[str], is_exonerated: bool
+) -> None:
+    first, after, restored = (observation_of(CACHE, *symptoms) for symptoms in (before, with_steps, without_steps))
+    assert exonerated(first, after, restored, {"memory_high", "write_refused"}) is is_exonerated
 
 
 def test_an_inconclusive_reading_keeps_nothing() -> None:
