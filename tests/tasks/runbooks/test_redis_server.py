@@ -95,6 +95,10 @@ def test_the_limit_is_raised_once_an_incident() -> None:
 
     assert calls(list(redis_memory(context_of(fuller, of, (attempt_of(first),)))))[0][0] == "redis_evict_to"
 
+    # Taken back for something else that had come, it is still the one that loses nothing.
+    exonerated = attempt_of(first).model_copy(update={"exonerated": True})
+    assert calls(list(redis_memory(context_of(fuller, of, (exonerated,)))))[0][0] == "redis_set_maxmemory"
+
 
 def test_a_low_threshold_evicts_below_it() -> None:
     of = resource(Role.CACHE, thresholds=Thresholds(memory_percent=60))
