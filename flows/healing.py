@@ -152,7 +152,8 @@ async def _attempt(remediation: Remediation) -> Ending | None:
 async def _seen_through(remediation: Remediation, plan: Plan) -> Ending:
     """To do nothing is an answer only where the resource gets well by itself; a planner's word for it does not count."""
     incident = remediation.record.incident
-    resource, seconds = remediation.live.inventory.resource(incident.resource), remediation.live.inventory.rules.recover_seconds
+    resource = remediation.live.inventory.resource(incident.resource)
+    seconds = max(remediation.live.inventory.rules.recover_seconds, plan.patience_seconds)
     after = await wait_until_healthy(resource, seconds, incident.observation.findings)
     await remediation.note(after=after)
     if after.health is Health.HEALTHY:

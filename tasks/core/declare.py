@@ -46,8 +46,21 @@ class Growth:
     """Holds where the inventory sets no limit; none: a person is asked there."""
 
 
+@dataclass(frozen=True)
+class Ladder:
+    """A size by name, which a remediation only takes upwards among those that the inventory declares, the smallest first."""
+
+    argument: str
+    measured: str
+    """The value of the probe's reading that is in force."""
+    limit: Literal["tiers"]
+    """The field of the resource's limits."""
+
+
 Aim = Callable[[Mapping[str, JsonValue], Observation], str]
 """Arguments of a step and what was measured -> whom the step hits that was not measured to be the trouble; empty: nobody."""
+RiskOf = Callable[[Observation], Risk]
+"""What was measured -> the risk there, never more than the tool's own."""
 Fits = Callable[[Observation], bool]
 """What was measured -> whether a tool finds something to do there without a person."""
 
@@ -86,6 +99,13 @@ class Tool:
     """What the identity has to be permitted for it in Google Cloud, such as compute.instances.start."""
     cost: str = ""
     """What it costs from then on, in one sentence; shown where a person is asked. Empty: nothing."""
+    ladder: Ladder | None = None
+    risk_of: RiskOf | None = None
+    """Where the same call harms one kind of resource and not another; `risk` is the worst of them."""
+    loss: str = ""
+    """What could be lost, where its risk does not say it right."""
+    asks: str = ""
+    """Why a person is asked wherever it is planned; empty: that depends on the rules."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +127,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class Remedy:
-    """One option of a runbook: the steps, and the finding they follow from."""
+    """One option of a runbook: the steps, and the finding they follow from. Without steps: to wait, for somebody is at work already."""
 
     diagnosis: str
     steps: tuple[Step, ...]
     expected: str
     evidence: tuple[str, ...] = ()
+    patience_seconds: float = 0
+    """How long to wait."""
 
 
 @dataclass(frozen=True)
@@ -202,6 +224,10 @@ def tool(
     fits: Fits | None = None,
     permissions: Collection[str] = (),
     cost: str = "",
+    ladder: Ladder | None = None,
+    risk_of: RiskOf | None = None,
+    loss: str = "",
+    asks: str = "",
 ) -> Callable[[F], F]:
     """Declare `async (client, args) -> Change` as a tool. A REVERSIBLE tool names its undo.
 
@@ -210,6 +236,8 @@ def tool(
     `aim` says whom a step hits without need.
     `after` names milder tools that come first, and `fits` tells where this one, as the milder, finds nothing to do.
     `permissions` are what it needs in Google Cloud, and `cost` says in one sentence what it costs from then on.
+    `ladder` names the argument that is a size by name. `risk_of` lowers the risk by what was measured, `loss` says what could be lost
+    where the risk does not, and `asks` why a person decides in any case.
     """
 
     def decorate(function: F) -> F:
@@ -242,6 +270,10 @@ def tool(
             fits=fits,
             permissions=frozenset(permissions),
             cost=cost,
+            ladder=ladder,
+            risk_of=risk_of,
+            loss=loss,
+            asks=asks,
         )
         return _attach(function, declared)
 

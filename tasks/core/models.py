@@ -125,6 +125,7 @@ class Plan(Model):
     expected: str = Field("", description="The reading that shows success.")
     steps: tuple[Step, ...] = ()
     usage: Usage = Usage()
+    patience_seconds: float = Field(0, ge=0, le=3600, description="Of `nothing`: how long it may take until it is well by itself.")
     notes: tuple[str, ...] = Field((), description="How it came about: what was investigated, repaired, or why another planner took over.")
 
 

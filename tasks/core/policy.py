@@ -20,6 +20,9 @@ LOSS = {
     Risk.DESTRUCTIVE: "data of the resource",
 }
 
+RISKS = list(LOSS)
+"""The harmless first."""
+
 
 class Action(StrEnum):
     """The policy's word on a step."""
@@ -37,6 +40,7 @@ class Ruling(Model):
     risk: Risk
     loss: str = Field(description="What could be lost.")
     undo: str = Field(description="How the step is taken back; empty: it changes nothing.")
+    cost: str = Field("", description="What it costs from then on; empty: nothing.")
 
 
 class Standing(Model):
@@ -89,7 +93,20 @@ def authorise(
     if action is Action.ASK and approved:
         action, reason = Action.ALLOW, f"approved by a person; asked because {reason}"
     undo = "" if tool.risk is Risk.READ_ONLY else f"taken back by {tool.undo}" if tool.undo else "can't be taken back"
-    return Ruling(action=action, reason=reason, risk=tool.risk, loss=LOSS[tool.risk], undo=undo)
+    risk = risk_in(tool, observation)
+    return Ruling(action=action, reason=reason, risk=risk, loss=loss_of(tool, observation), undo=undo, cost=tool.cost)
+
+
+def risk_in(tool: Tool, observation: Observation) -> Risk:
+    """The risk of a tool where this was measured: its own, or a lower one."""
+    if tool.risk_of is None:
+        return tool.risk
+    return min(tool.risk_of(observation), tool.risk, key=RISKS.index)
+
+
+def loss_of(tool: Tool, observation: Observation) -> str:
+    """What could be lost by a tool where this was measured."""
+    return tool.loss or LOSS[risk_in(tool, observation)]
 
 
 def _word(
@@ -107,12 +124,13 @@ def _word(
         return Action.DENY, misdirected
     if tool.risk is Risk.READ_ONLY:
         return Action.ALLOW, "reads only"
-    autonomies = _autonomies(tool, resource, rules, standing)
+    risk = risk_in(tool, observation)
+    autonomies = _autonomies(risk, resource, rules, standing)
     for reason in _denials(step, tool, resource, observation, standing, autonomies):
         return Action.DENY, reason
-    on_cache = " on a cache, whose data may be dropped" if tool.risk is Risk.DESTRUCTIVE else ""
+    on_cache = " on a cache, whose data may be dropped" if risk is Risk.DESTRUCTIVE else ""
     how = "predicted" if _is_only_predicted(tool, observation) else "measured"
-    action, reason = Action.ALLOW, f"{tool.risk}{on_cache}, and {_remedied(tool, observation)[0]} is {how}"
+    action, reason = Action.ALLOW, f"{risk}{on_cache}, and {_remedied(tool, observation)[0]} is {how}"
     for asked in _questions(step, tool, milder, resource, observation, rules, standing, autonomies):
         action, reason = Action.ASK, asked
         break
@@ -146,6 +164,7 @@ def _denials(
     if is_premature(tool, observation):
         yield f"{_remedied(tool, observation)[0]} is only predicted: a step that is {tool.risk} waits until it is measured"
     yield from _shrinks(step, tool, resource, observation)
+    yield from _steps_down(step, tool, resource, observation)
     if Autonomy.OBSERVE in autonomies:
         yield f"autonomy is observe ({autonomies[Autonomy.OBSERVE]}): nothing is changed"
 
@@ -174,6 +193,20 @@ def _shrinks(step: Step, tool: Tool, resource: Resource, observation: Observatio
                 yield f"{growth.argument} {wanted:g} is above limits.{growth.limit}, which is {most}"
 
 
+def _steps_down(step: Step, tool: Tool, resource: Resource, observation: Observation) -> Iterator[str]:
+    """As `_shrinks`, for a size by name: above the present one, among those that the inventory declares in rising order."""
+    if tool.ladder is None:
+        return
+    wanted, now = step.args.get(tool.ladder.argument), observation.reading.values.get(tool.ladder.measured)
+    declared: tuple[str, ...] = getattr(resource.limits, tool.ladder.limit)
+    for name, said in ((wanted, "wanted"), (now, "present")):
+        if name not in declared:
+            yield f"the {said} {tool.ladder.argument} {name} is not among limits.{tool.ladder.limit}: {', '.join(declared) or 'none'}"
+            return
+    if declared.index(str(wanted)) <= declared.index(str(now)):
+        yield f"{tool.ladder.argument} {wanted} does not stand above {now} in limits.{tool.ladder.limit}: a remediation only raises it"
+
+
 def _grown(step: Step, tool: Tool) -> list[Growth]:
     """The capacities that a step changes; one that a tool with several leaves out stays as it is."""
     given = [growth for growth in tool.growth if step.args.get(growth.argument) is not None]
@@ -193,7 +226,9 @@ def _questions(
     hit = "" if tool.aim is None else tool.aim(step.args, observation)
     if hit:
         yield f"{tool.name} would hit {hit}"
-    if tool.risk is Risk.DESTRUCTIVE and resource.role is Role.STORE:
+    if tool.asks:
+        yield tool.asks
+    if risk_in(tool, observation) is Risk.DESTRUCTIVE and resource.role is Role.STORE:
         yield "destructive on a store: only a person may decide"
     for other in milder:
         if other.name not in standing.tried and _comes_first(other, resource, observation):
@@ -232,11 +267,11 @@ def _suffices(growth: Growth, resource: Resource, observation: Observation) -> b
     return now < most and share * now / most < threshold
 
 
-def _autonomies(tool: Tool, resource: Resource, rules: Rules, standing: Standing) -> dict[Autonomy, str]:
+def _autonomies(risk: Risk, resource: Resource, rules: Rules, standing: Standing) -> dict[Autonomy, str]:
     """Each autonomy that applies, with what says so. All are heard, so the most cautious counts."""
     said = {
         "of this run": standing.autonomy,
-        f"rules.autonomy_of_risk.{tool.risk}": rules.autonomy_of_risk.get(tool.risk),
+        f"rules.autonomy_of_risk.{risk}": rules.autonomy_of_risk.get(risk),
         "of the resource" if resource.autonomy else "rules.autonomy": resource.autonomy or rules.autonomy,
     }
     return {autonomy: source for source, autonomy in said.items() if autonomy is not None}

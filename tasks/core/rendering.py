@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.core.declare import Tool
 from tasks.core.models import Attempt, Context, FixRecord, Health, Observation, Outcome, Plan, Usage, Verdict
-from tasks.core.policy import LOSS
+from tasks.core.policy import loss_of
 from tasks.core.verdicts import trend
 
 MARK = {Health.HEALTHY: "🟢", Health.DEGRADED: "🟠", Health.FAILED: "🔴", Health.UNKNOWN: "⚪"}
@@ -117,7 +117,8 @@ def approval_markdown(record: FixRecord, tools: Mapping[str, Tool]) -> str:
             f"{position}. `{step.tool}` {json.dumps(step.args)}",
             f"    - what it does: {tool.summary}",
             f"    - why: {cell(step.why)}",
-            f"    - what could be lost: {LOSS[tool.risk]}",
+            f"    - what could be lost: {loss_of(tool, attempt.observed or record.incident.observation)}",
+            *([f"    - cost: {tool.cost}"] if tool.cost else []),
             f"    - undo: {undo}",
             f"    - policy: {cell(decision)}",
         ]

@@ -23,12 +23,13 @@ class RunbookPlanner:
             for remedy in book.function(context):
                 raw = Plan(
                     planner=f"{self.name}:{book.name}",
-                    decision=Decision.ACT,
+                    decision=Decision.ACT if remedy.steps else Decision.NOTHING,
                     diagnosis=remedy.diagnosis,
                     evidence=remedy.evidence or (context.observation.summary,),
                     reasoning=f"First remedy of the runbook {book.title!r} that fits and has not been tried.",
                     expected=remedy.expected,
                     steps=remedy.steps,
+                    patience_seconds=remedy.patience_seconds,
                 )
                 plan = check_plan(raw.model_dump(), tools=self._catalog.tools, context=context, rules=self._rules)
                 if not already_tried(plan.steps, context.attempts):  # checked steps, as those of an attempt are
