@@ -180,12 +180,12 @@ async def test_a_killed_process_is_seen_by_the_engines_event(prefect_server: Con
 async def test_a_rise_that_the_run_before_has_seen_is_met_by_what_nobody_feels(opened: Live, lab: LabDescription) -> None:
     """At 80 % and rising by 1.8 points a minute: 95 % is 8 minutes away, within the horizon."""
     since = datetime.now(UTC)
-    now = since.timestamp() - 26
+    assert await fill(lab, 80) >= 80
+    now = datetime.now(UTC).timestamp() - 26
     risen = tuple((now - 25 * age, 80 - 0.03 * (26 + 25 * age)) for age in range(71, -1, -1))
     await opened.records.save_histories("lab", {"shop-cache": {"memory_percent": risen}})
-    assert await fill(lab, 80) >= 80
     try:
-        await monitor("lab", 1, 4)
+        await monitor("lab", 1, 6)
         (record,) = await opened.records.history(inventory="lab", since=since, limit=5)
         assert record.before.predicted
         assert re.match(r"predicted: memory_percent is (79|80)", record.incident.summary)
