@@ -9,6 +9,7 @@ import pytest
 from shop_servers import Cache, RunningShop, wait_until
 
 PATH = "/load/cache/fill"
+FULL_SECONDS = 20.0
 
 
 def _percent(cache: Cache) -> float:
@@ -42,9 +43,10 @@ def test_fills_to_the_share_and_removes_exactly_that(shop: RunningShop, cache: C
 def test_a_full_cache_refuses_and_the_fill_says_so(shop: RunningShop, cache: Cache) -> None:
     with cache.client() as client:
         carts = {key: client.hgetall(key) for key in client.scan_iter("cart:*")}
-        shop.request("POST", PATH, {"percent": 100})
-        health = shop.get("/healthz")
-        assert health.status_code == 503
+        deadline = time.monotonic() + FULL_SECONDS
+        # A buffer of some connection that is given back makes room for a moment.
+        while shop.request("POST", PATH, {"percent": 100}) and (health := shop.get("/healthz")).status_code != 503:
+            assert time.monotonic() < deadline, health.text
         assert "maxmemory" in health.json()["dependencies"]["cache"]["error"]
         # Topping up what is already full.
         assert shop.request("POST", PATH, {"percent": 100, "key_bytes": 65536}).status_code == 200
