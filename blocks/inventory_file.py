@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from blocks.alerts_section import Alerts
 from blocks.errors import ConfigurationError
 from blocks.explaining import explained, within
+from blocks.gcp_section import Gcp
 from blocks.gemini_section import SECRETS as GEMINI_SECRETS
 from blocks.gemini_section import Gemini, gemini_of_environment
 from blocks.lines import Location, read_yaml
@@ -20,10 +21,10 @@ from blocks.model import Model
 from blocks.naming import block_owners
 from blocks.notify import SECRETS, Notify
 from blocks.records_url import records_url
-from blocks.schema import Inventory
+from blocks.schema import CLOUD_KINDS, Inventory
 
 M = TypeVar("M", bound=Model)
-OWN_SECTIONS = ("notify", "gemini", "alerts")
+OWN_SECTIONS = ("notify", "gemini", "gcp", "alerts")
 """Beside the inventory itself, each with secrets of its own."""
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -44,6 +45,7 @@ class Registration(Model):
     retention_days: float | None = None
     notify: Notify | None = None
     gemini: Gemini | None = None
+    gcp: Gcp | None = None
     alerts: Alerts | None = None
 
 
@@ -81,6 +83,7 @@ class _Reading:
         records = self._records(self._data.get("records"))
         notify = self._notify(self._data["notify"]) if "notify" in self._data else None
         gemini = self._gemini()
+        gcp = None if self._data.get("gcp") is None else self._section(Gcp, "gcp", ("service_account",))
         alerts = self._alerts()
         self._refuse_misplaced({name: value for name, value in self._data.items() if name not in OWN_SECTIONS}, ())
         credentials: dict[tuple[str, str], Credential] = {}
@@ -93,6 +96,7 @@ class _Reading:
         )
         if inventory is not None:
             self._refuse_two_passwords(inventory, credentials)
+            self._refuse_without_project(inventory)
         if self._problems or inventory is None:
             raise ConfigurationError([text for _, text in sorted(self._problems, key=lambda problem: problem[0])])
         return Registration(
@@ -102,6 +106,7 @@ class _Reading:
             retention_days=records[1],
             notify=notify,
             gemini=gemini,
+            gcp=gcp,
             alerts=alerts,
         )
 
@@ -131,14 +136,15 @@ class _Reading:
                 for text in error.problems:
                     self._problem((), text)
                 return None
-        entry = self._data["gemini"]
-        if entry is None:
-            return None
-        before = len(self._problems)
+        return None if self._data["gemini"] is None else self._section(Gemini, "gemini", GEMINI_SECRETS)
+
+    def _section(self, model: type[M], section: str, secrets: tuple[str, ...]) -> M | None:
+        """A section with secrets of its own, which are variables and may be left out."""
+        entry, before = self._data[section], len(self._problems)
         if isinstance(entry, dict):
-            secrets = {name: self._password(entry[name], ("gemini", name), "secret") for name in GEMINI_SECRETS if name in entry}
-            entry = entry | secrets
-        return self._checked(Gemini, entry, ("gemini",)) if len(self._problems) == before else None
+            given = {name: entry[name] for name in secrets if entry.get(name) is not None}
+            entry = entry | {name: self._password(value, (section, name), "secret") for name, value in given.items()}
+        return self._checked(model, entry, (section,)) if len(self._problems) == before else None
 
     def _alerts(self) -> Alerts | None:
         entry = self._data.get("alerts")
@@ -163,6 +169,12 @@ class _Reading:
                 password = self._password(checked.password, (*location, "password"))
                 credentials[str(resource.get("name")), str(purpose)] = Credential(username=checked.username, password=SecretStr(password))
         return resource | {"logins": usernames}
+
+    def _refuse_without_project(self, inventory: Inventory) -> None:
+        for position, resource in enumerate(inventory.resources):
+            if resource.kind in CLOUD_KINDS and self._data.get("gcp") is None:
+                remedy = 'add gcp: {project: my-project, service_account: "${GCP_SERVICE_ACCOUNT}"}'
+                self._problem(("resources", position, "kind"), f"{resource.kind} is reached through a section `gcp`; {remedy}")
 
     def _refuse_two_passwords(self, inventory: Inventory, credentials: Mapping[tuple[str, str], Credential]) -> None:
         positions = {resource.name: position for position, resource in enumerate(inventory.resources)}

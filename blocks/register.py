@@ -20,6 +20,7 @@ from blocks.alerts import save_alerts
 from blocks.credentials import Login
 from blocks.documents import read, write
 from blocks.errors import ConfigurationError
+from blocks.gcp import save_gcp
 from blocks.gemini import save_gemini
 from blocks.inventory import InventoryBlock, save_inventory
 from blocks.inventory_file import Registration, parse_inventory
@@ -55,14 +56,17 @@ async def register(registration: Registration) -> Saved:
         before = (await read(client, InventoryBlock, [inventory.name])).get(inventory.name)
         written = await write(client, logins)
         written += await write(client, {RECORDS: await _records(client, registration)})
-        planning_written, planning_deleted = await save_gemini(client, inventory.name, registration.gemini)
-        alerts_written, alerts_deleted = await save_alerts(client, inventory.name, registration.alerts)
-        written += planning_written + alerts_written + await save_inventory(client, inventory)
+        sections = [
+            await save_gemini(client, inventory.name, registration.gemini),
+            await save_gcp(client, inventory.name, registration.gcp),
+            await save_alerts(client, inventory.name, registration.alerts),
+        ]
+        written += sum(section[0] for section in sections) + await save_inventory(client, inventory)
         stale = await _stale(client, before, logins)
         for document in stale:
             await client.delete_block_document(document.id)
         told = await save_notifications(client, inventory.name, registration.notify)
-    return Saved(written + told.written, len(stale) + planning_deleted + alerts_deleted + told.deleted)
+    return Saved(written + told.written, len(stale) + sum(section[1] for section in sections) + told.deleted)
 
 
 async def _refuse_collisions(client: PrefectClient, inventory: Inventory) -> None:

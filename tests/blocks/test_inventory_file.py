@@ -1,5 +1,6 @@
 """From an inventory's text to a registration, or to errors that name place and remedy and no password."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -58,11 +59,16 @@ def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource
         "SHOP_DB_MAINTENANCE_PASSWORD",
         "GEMINI_API_KEY",
         "EVENKEEL_ALERTS_TOKEN",
+        "ORDERS_VM_SSH_KEY",
+        "ORDERS_DB_MONITOR_PASSWORD",
     )
     channels = {
         "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/x",
         "ON_CALL_WEBHOOK_URL": "https://x",
         "SENDGRID_API_KEY": "SG.x",
+        "GCP_SERVICE_ACCOUNT": json.dumps(
+            {"client_email": "a@b.c", "private_key": "x", "token_uri": "https://oauth2.googleapis.com/token"}
+        ),
     }
     found = parse_inventory(EXAMPLE.read_text(encoding="utf-8"), dict.fromkeys(names, "x" * 16) | channels)
     assert {resource.kind for resource in found.inventory.resources} == set(Kind)
@@ -75,6 +81,8 @@ def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource
     assert found.alerts is not None
     assert found.gemini is not None
     assert found.gemini.settings == GeminiSettings()
+    assert found.gcp is not None
+    assert found.gcp.discover is not None
 
 
 def test_a_service_names_its_container_and_a_container_needs_no_runtime_on_the_local_engine() -> None:

@@ -48,7 +48,7 @@ class Scripted:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
-OK = (200, {}, b'{"name": "operation-1", "status": "DONE", "items": {}}')
+OK: tuple[int, dict[str, str], bytes] = (200, {}, b'{"name": "operation-1", "status": "DONE", "items": {}}')
 
 
 @pytest.fixture(scope="module")
