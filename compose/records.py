@@ -117,8 +117,8 @@ def remove_socket(lab: LabDescription) -> None:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the directory; LabError when a supervisor does. The kernel lets go of it when the process ends, however it ends."""
+def locked(directory: Path, remedy: str | None = None) -> Iterator[None]:
+    """Hold the directory; LabError with the remedy when a supervisor does. The kernel lets go of it when the process ends, however it ends."""
     with (directory / "supervisor.lock").open("w") as lock:
         # One that was killed this moment may hold it until the last of its threads is gone.
         patience_ends = time.monotonic() + LOCK_SECONDS
@@ -128,7 +128,7 @@ def locked(directory: Path) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > patience_ends:
-                    down = f"python -m compose.lab down --directory {directory}"
-                    raise LabError(f"{directory}: a lab is up here already; end it with `{down}`") from error
+                    remedy = remedy or f"end it with `python -m compose.lab down --directory {directory}`"
+                    raise LabError(f"{directory}: a lab is up here already; {remedy}") from error
             time.sleep(0.02)
         yield

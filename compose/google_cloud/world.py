@@ -99,8 +99,9 @@ class ComputeDescribed(InstanceDescribed):
     machine_type: str = "e2-micro"
     status: Literal["RUNNING", "TERMINATED"] = "RUNNING"
     memory_mib: int = Field(256, ge=64)
-    cpus: float = Field(1, gt=0)
+    cpus: int = Field(1, ge=1)
     disk_mib: int = Field(64, ge=8)
+    boot_seconds: float = Field(0, ge=0, description="From power on, or a guest reboot, until its services start.")
 
 
 class SqlDescribed(InstanceDescribed):
