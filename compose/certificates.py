@@ -1,4 +1,4 @@
-"""The lab's own authority, and the certificates that it issues for the page."""
+"""The lab's own authority, and the certificates that it issues: for the page, and for the hosts of a simulator."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -7,7 +7,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import NameOID
 
 from compose.description import write_private
@@ -19,29 +19,51 @@ LIFE = timedelta(days=365)
 def write_certificates(directory: Path, host: str) -> None:
     """Write ca, shop and issued, each .crt and .key, all fresh: one valid certificate for the host in use, and one more to install."""
     directory.mkdir(mode=0o700, exist_ok=True)
+    authority, key = _new_authority("Shop Authority")
+    _write(directory, "ca", authority, key)
+    for file in ("shop", "issued"):
+        _write(directory, file, *_issued(authority, key, "shop", x509.IPAddress(ipaddress.ip_address(host))))
+
+
+def write_domain_certificate(directory: Path, authority: Path, domain: str, file: str) -> None:
+    """Write DIRECTORY/FILE.crt and .key for a domain, which may be a wildcard; the authority's ca.crt and ca.key are made when missing."""
+    for folder in (directory, authority):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (authority / "ca.key").exists():
+        _write(authority, "ca", *_new_authority("Evenkeel Lab Authority"))
+    certificate = x509.load_pem_x509_certificate((authority / "ca.crt").read_bytes())
+    key = load_pem_private_key((authority / "ca.key").read_bytes(), password=None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    _write(directory, file, *_issued(certificate, key, domain, x509.DNSName(domain)))
+
+
+def _new_authority(name: str) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Shop Authority")])
-    now = datetime.now(UTC)
-    authority = (
-        _builder(name, key, now, YEARS)
-        .issuer_name(name)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    certificate = (
+        _builder(subject, key, datetime.now(UTC), YEARS)
+        .issuer_name(subject)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(key, hashes.SHA256())
     )
-    _write(directory, "ca", authority, key)
-    for file in ("shop", "issued"):
-        own = ec.generate_private_key(ec.SECP256R1())
-        certificate = (
-            _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "shop")]), own, now, LIFE)
-            .issuer_name(name)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
-            .add_extension(_usage(signs_certificates=False), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        _write(directory, file, certificate, own)
+    return certificate, key
+
+
+def _issued(
+    authority: x509.Certificate, key: ec.EllipticCurvePrivateKey, name: str, alternative: x509.GeneralName
+) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    own = ec.generate_private_key(ec.SECP256R1())
+    certificate = (
+        _builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]), own, datetime.now(UTC), LIFE)
+        .issuer_name(authority.subject)
+        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+        .add_extension(_usage(signs_certificates=False), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate, own
 
 
 def _builder(name: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime, life: timedelta) -> x509.CertificateBuilder:

@@ -26,6 +26,7 @@ class CloudDescription(Model):
     proxy_url: str = Field(description="The CONNECT proxy, http://127.0.0.1:PORT.")
     admin_url: str = Field(description="The admin API: fault knobs, violations, mutations received.")
     admin_token: str = Field(repr=False)
+    metadata_host: str = Field(description="The metadata server, host:port, for GCE_METADATA_HOST and GCE_METADATA_IP.")
     ca_path: Path = Field(description="Certificate of the authority that issued *.googleapis.com.")
     key_paths: dict[str, Path] = Field(description="Identity -> its service account key, a JSON file.")
     planes: dict[str, PlaneAddress] = Field(default_factory=dict)
