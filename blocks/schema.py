@@ -94,6 +94,9 @@ class Resource(Model):
         description="host:port for redis, host:port/database for postgres, http(s)://host:port/path for nginx and http, "
         "the container's name for container, the instance's name for compute_engine, cloud_sql and memorystore."
     )
+    pool: Name | None = Field(
+        None, description="The work pool whose monitors watch it, such as one for each network; none: the default one."
+    )
     role: Role = Field(Role.STORE, description="cache: its data may be dropped; store: never without a person.")
     depends_on: tuple[Name, ...] = ()
     thresholds: Thresholds = Thresholds()

@@ -19,7 +19,7 @@ from flows.remediate import AutonomyChoice, remediate
 from tasks.connecting import Live, live
 from tasks.core.detection import CONFIRMATIONS, Escalation, Track
 from tasks.core.models import Health, Incident
-from tasks.core.parts import Part, monitor_key, neighbour_of, part_of
+from tasks.core.parts import Part, Share
 from tasks.core.trends import History, joined
 from tasks.planning import prepare_planner
 from tasks.probing import Known, Sweep, sweep
@@ -31,7 +31,8 @@ PUBLISH_EVERY_SECONDS = 60.0
 KEEP_AFTER_SECONDS = 30.0
 """By then the run before has been relieved and has left its last readings."""
 NEIGHBOUR_IS_GONE_AFTER = timedelta(minutes=2)
-NOBODY = "nobody"
+SWEEPS_UNTIL_GONE = 1.5
+"""A shard that has not swept for so long has its resources watched by the others; both may do so for a moment, one fixes."""
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Watch:
     autonomy: AutonomyChoice = "as configured"
     only: frozenset[str] = frozenset()
     """Empty: everything."""
-    part: Part = "everything"
+    share: Share = field(kw_only=True)
     tracks: dict[str, Track] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
@@ -66,7 +67,8 @@ def _run_name() -> str:
     resources = given.get("resources") or []
     if not resources:
         part = given.get("part", "everything")
-        return f"Watch {given.get('inventory', 'lab')}" + ("" if part == "everything" else f", {part}")
+        told = ["" if part == "everything" else part, given.get("pool"), given.get("shard") and f"shard {given['shard']}"]
+        return ", ".join(filter(None, [f"Watch {given.get('inventory', 'lab')}", *told]))
     more = f" and {len(resources) - 1} more" if len(resources) > 1 else ""
     return f"Look at {resources[0]}{more}: {given.get('cause') or 'by hand'}"[:200]
 
@@ -80,6 +82,8 @@ async def monitor(
     resources: list[str] | None = None,
     cause: str = "",
     part: Part = "everything",
+    pool: str = "",
+    shard: str = "",
 ) -> State[Any]:
     """Sweep an inventory until the next monitor run takes over, or the window ends.
 
@@ -91,19 +95,18 @@ async def monitor(
         resources: Only these and what they depend on, until each has an incident or the window ends. Such a run takes no other's place.
         cause: Why just these. It counts as the first of the two witnesses that an incident takes.
         part: What this monitor watches: everything, or only what is local or in Google Cloud, while another watches the rest.
+        pool: Only the resources that name this work pool; empty: those that name none.
+        shard: One of several monitors of the same part and pool, by any name; they divide the resources among those that are at work.
     """
     if sweep_every_seconds <= 0 or window_seconds <= 0:
         raise ValueError("sweep_every_seconds and window_seconds: give a number of seconds above 0")
     async with live(inventory) as opened:
-        watch = Watch(opened, str(runtime.flow_run.id), autonomy, part=part)
+        share = Share(inventory=inventory, part=part, pool=pool, shard=shard)
+        watch = Watch(opened, str(runtime.flow_run.id), autonomy, share=share)
         if resources:
             why = await _look(watch, resources, cause, sweep_every_seconds, window_seconds)
         else:
-            own = frozenset(resource.name for resource in part_of(opened.inventory.resources, part))
-            watch.only = frozenset() if part == "everything" else own
-            histories = await opened.records.histories(inventory)
-            watch.histories = {name: history for name, history in histories.items() if name in own}
-            await opened.records.take_over_monitor(monitor_key(inventory, part), watch.run_id, datetime.now(UTC))
+            await opened.records.take_over_monitor(share.key, watch.run_id, datetime.now(UTC))
             try:
                 why = await _sweep_until_relieved(watch, sweep_every_seconds, window_seconds)
             finally:
@@ -119,13 +122,14 @@ async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window
     started = time.monotonic()
     due = started
     while True:
+        await _divide(watch, timedelta(seconds=SWEEPS_UNTIL_GONE * sweep_every_seconds))
         found = await _sweep(watch)
         _publish(watch, found)
         _collect(watch)
         _keep_histories(watch)
         if watch.preparation is None:
             watch.preparation = asyncio.create_task(prepare_planner(watch.live))
-        if not await watch.live.records.monitor_swept(monitor_key(watch.live.inventory.name, watch.part), watch.run_id, datetime.now(UTC)):
+        if not await watch.live.records.monitor_swept(watch.share.key, watch.run_id, datetime.now(UTC)):
             return "the next run has taken over"
         due = max(due + sweep_every_seconds, time.monotonic())
         if due - started >= window_seconds:
@@ -163,7 +167,6 @@ async def _sweep(watch: Watch) -> Sweep:
     watch.forgotten |= busy
     watch.histories |= {name: {} for name in busy}
     watch.sweeps += 1
-    watch.tracks |= await _of_the_neighbour(watch)
     known = Known(watch.tracks, watch.histories, busy, await _escalations(watch.live))
     found = await sweep(watch.sweeps, known, watch.only)
     watch.tracks, watch.histories = dict(found.detection.tracks), found.histories
@@ -172,17 +175,23 @@ async def _sweep(watch: Watch) -> Sweep:
     return found
 
 
-async def _of_the_neighbour(watch: Watch) -> dict[str, Track]:
-    """What another monitor found of the part that it watches, while it does: a root cause may lie there."""
-    neighbour = neighbour_of(watch.part)
-    if neighbour is None:
-        return {}
-    name = watch.live.inventory.name
-    holder = await watch.live.records.current_monitor(monitor_key(name, neighbour))
-    if holder is None or holder[1] is None or datetime.now(UTC) - holder[1] > NEIGHBOUR_IS_GONE_AFTER:
-        return {resource: Track(health=Health.UNKNOWN, since=datetime.now(UTC)) for resource in watch.tracks.keys() - watch.only}
-    seen = await watch.live.records.statuses(name)
-    return {one.resource: Track(health=one.health, since=one.taken_at) for one in seen if one.resource not in watch.only}
+async def _divide(watch: Watch, gone_after: timedelta) -> None:
+    """Settle what falls to this monitor now, and learn from the others what they found of the rest: a root cause may lie there."""
+    records, inventory, now = watch.live.records, watch.live.inventory, datetime.now(UTC)
+    keys = await records.monitors_at_work(inventory.name, now - max(gone_after, NEIGHBOUR_IS_GONE_AFTER))
+    others = [Share.of_key(key) for key in keys if key != watch.share.key]
+    if any(other.is_beside(watch.share) for other in others):
+        keys = await records.monitors_at_work(inventory.name, now - gone_after)
+    own = watch.share.own(inventory.resources, [Share.of_key(key) for key in keys])
+    fresh = own - watch.only
+    watch.only = own
+    if fresh:
+        histories = await records.histories(inventory.name)
+        watch.histories |= {name: histories[name] for name in fresh & histories.keys()}
+    watched = {one.name for one in inventory.resources if any(other.covers(one) for other in others)} - own
+    seen = await records.statuses(inventory.name) if watched else []
+    told = {one.resource: Track(health=one.health, since=one.taken_at) for one in seen if one.resource in watched}
+    watch.tracks = {name: track for name, track in watch.tracks.items() if name in own} | told
 
 
 async def _escalations(opened: Live) -> dict[str, Escalation]:
@@ -195,11 +204,10 @@ async def _escalations(opened: Live) -> dict[str, Escalation]:
 
 async def _leave(watch: Watch) -> None:
     """Where no other run has taken over, say that nobody sweeps the inventory now."""
-    name = monitor_key(watch.live.inventory.name, watch.part)
     await _hand_over(watch)
-    holder = await watch.live.records.current_monitor(name)
+    holder = await watch.live.records.current_monitor(watch.share.key)
     if holder is not None and holder[0] == watch.run_id:
-        await watch.live.records.take_over_monitor(name, NOBODY, datetime.now(UTC))
+        await watch.live.records.release_monitor(watch.share.key, datetime.now(UTC))
 
 
 def _start(watch: Watch, incident: Incident) -> None:

@@ -1,12 +1,60 @@
-"""The parts of an inventory that monitors of their own may watch, each on its own schedule."""
+"""How several monitors divide an inventory: by part and pool, and within those by hash over the shards that are at work."""
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, assert_never
+import hashlib
+from collections.abc import Collection, Iterable
+from typing import Literal, Self, assert_never
 
+from blocks.model import Model
 from blocks.schema import CLOUD_KINDS, Kind, Resource
 
+SHARE = "share"
 Part = Literal["everything", "local", "cloud"]
-NEIGHBOURS: Mapping[Part, Part] = {"local": "cloud", "cloud": "local"}
+
+
+class Share(Model):
+    """What one monitor watches: of an inventory's resources, those of its part and pool that fall to its shard."""
+
+    inventory: str
+    part: Part = "everything"
+    pool: str = ""
+    shard: str = ""
+
+    @property
+    def key(self) -> str:
+        """Under which name the monitor is known: at most one run at a time watches a share."""
+        if self == Share(inventory=self.inventory):
+            return self.inventory
+        return f"{self.inventory}/{SHARE}/{self.part}/{self.pool}/{self.shard}"
+
+    @classmethod
+    def of_key(cls, key: str) -> Self:
+        """The share that is known under this name; ValueError if none can be."""
+        inventory, *rest = key.split("/")
+        if not rest:
+            return cls(inventory=inventory)
+        _, part, pool, shard = rest
+        return cls.model_validate({"inventory": inventory, "part": part, "pool": pool, "shard": shard})
+
+    def covers(self, resource: Resource) -> bool:
+        """Whether a resource is of its part and pool, whichever shard it falls to."""
+        return is_part(resource.kind, self.part) and self.pool == (resource.pool or "")
+
+    def is_beside(self, other: "Share") -> bool:
+        """Whether the two differ in nothing but their shard."""
+        return self.model_copy(update={"shard": other.shard}) == other
+
+    def own(self, resources: Iterable[Resource], at_work: Iterable["Share"]) -> frozenset[str]:
+        """The names that fall to this share while those `at_work` share the rest.
+
+        By the highest hash of shard and name: a shard that comes or goes moves its own resources, and no other.
+        ValueError where the inventory has nothing of this part and pool, for the monitor would watch nothing.
+        """
+        covered = [resource.name for resource in resources if self.covers(resource)]
+        if not covered:
+            of_pool = f" of pool {self.pool!r}" if self.pool else ""
+            raise ValueError(f"part, pool: the inventory has no resource in {self.part!r}{of_pool}; choose another")
+        shards = {self.shard, *(other.shard for other in at_work if self.is_beside(other))}
+        return frozenset(name for name in covered if _shard_of(name, shards) == self.shard)
 
 
 def is_part(kind: Kind, part: Part) -> bool:
@@ -21,19 +69,5 @@ def is_part(kind: Kind, part: Part) -> bool:
     assert_never(part)
 
 
-def part_of(resources: Iterable[Resource], part: Part) -> tuple[Resource, ...]:
-    """The resources of a part; ValueError where it has none, for a monitor would watch nothing."""
-    found = tuple(resource for resource in resources if is_part(resource.kind, part))
-    if not found:
-        raise ValueError(f"part: the inventory has no resource in {part!r}; choose another, or leave it at 'everything'")
-    return found
-
-
-def monitor_key(inventory: str, part: Part) -> str:
-    """Under which name a part's monitor is known: at most one run watches it."""
-    return inventory if part == "everything" else f"{inventory}/{part}"
-
-
-def neighbour_of(part: Part) -> Part | None:
-    """The part that another monitor watches beside this one; None beside everything."""
-    return NEIGHBOURS.get(part)
+def _shard_of(name: str, shards: Collection[str]) -> str:
+    return max(shards, key=lambda shard: hashlib.blake2b(f"{shard}/{name}".encode(), digest_size=8).digest())

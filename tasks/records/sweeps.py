@@ -6,12 +6,14 @@ from typing import Any
 
 from sqlalchemy import select, update
 
+from tasks.core.parts import SHARE
 from tasks.core.trends import History
 from tasks.records.database import Database
 from tasks.records.rows import Status
 from tasks.records.tables import histories, monitors, statuses
 
 TREND_LENGTH = 20
+NOBODY = "nobody"
 
 
 class Sweeps:
@@ -61,8 +63,18 @@ class Sweeps:
             }
 
     async def take_over_monitor(self, inventory: str, run_id: str, now: datetime) -> None:
-        """Make this run the one that watches; the run before it learns so from `monitor_swept`."""
-        values = {"run_id": run_id, "taken_over_at": now, "last_sweep_at": None}
+        """Make this run the one that watches; the run before it learns so from `monitor_swept`.
+
+        The time of the last sweep stays: what is handed from run to run is watched without a gap.
+        """
+        values = {"run_id": run_id, "taken_over_at": now}
+        insert = self._database.insert(monitors).values(inventory=inventory, **values)
+        async with self._database.begin() as connection:
+            await connection.execute(insert.on_conflict_do_update(index_elements=["inventory"], set_=values))
+
+    async def release_monitor(self, inventory: str, now: datetime) -> None:
+        """End whoever watches, at its next sweep; from now on nobody counts as watching."""
+        values = {"run_id": NOBODY, "taken_over_at": now, "last_sweep_at": None}
         insert = self._database.insert(monitors).values(inventory=inventory, **values)
         async with self._database.begin() as connection:
             await connection.execute(insert.on_conflict_do_update(index_elements=["inventory"], set_=values))
@@ -73,6 +85,13 @@ class Sweeps:
         async with self._database.begin() as connection:
             row = (await connection.execute(query)).one_or_none()
         return None if row is None else (row.run_id, row.last_sweep_at)
+
+    async def monitors_at_work(self, inventory: str, since: datetime) -> list[str]:
+        """The keys of `tasks.core.parts.Share` of the inventory's monitors that have swept since then."""
+        own = (monitors.c.inventory == inventory) | monitors.c.inventory.startswith(f"{inventory}/{SHARE}/", autoescape=True)
+        query = select(monitors.c.inventory).where(own, monitors.c.last_sweep_at >= since).order_by(monitors.c.inventory)
+        async with self._database.begin() as connection:
+            return [row.inventory for row in await connection.execute(query)]
 
     async def monitor_swept(self, inventory: str, run_id: str, now: datetime) -> bool:
         """Note a sweep. False: another run has taken over, so the caller has to stop."""

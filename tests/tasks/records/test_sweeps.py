@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tasks.core.models import Health
+from tasks.core.parts import Share
 from tasks.core.trends import History
 from tasks.records.repository import Records
 from tasks.records.rows import Status
@@ -76,6 +77,20 @@ async def test_the_next_monitor_relieves_the_one_before(records: Records) -> Non
     assert not await records.monitor_swept("lab", "run-1", T0 + 3 * SECOND)
     assert await records.monitor_swept("lab", "run-2", T0 + 3 * SECOND)
     assert await records.current_monitor("lab") == ("run-2", T0 + 3 * SECOND)
+
+
+async def test_who_is_at_work_is_told_by_the_last_sweep_of_each_share(records: Records) -> None:
+    keys = [Share(inventory="lab", shard=shard).key for shard in ("a", "b")]
+    for key in (*keys, "lab", "lab/events", "laboratory"):
+        await records.take_over_monitor(key, "run", T0)
+        await records.monitor_swept(key, "run", T0 + SECOND)
+    assert await records.monitors_at_work("lab", T0 + SECOND) == ["lab", *keys]
+    await records.take_over_monitor(keys[0], "its next run", T0 + SECOND)
+    assert keys[0] in await records.monitors_at_work("lab", T0 + SECOND), "handed on, not given up"
+    await records.release_monitor(keys[0], T0 + SECOND)
+    assert await records.monitors_at_work("lab", T0 + SECOND) == ["lab", keys[1]]
+    assert not await records.monitor_swept(keys[0], "its next run", T0 + 2 * SECOND)
+    assert await records.monitors_at_work("lab", T0 + 2 * SECOND) == []
 
 
 async def test_histories_are_left_for_the_next_monitor(records: Records) -> None:
