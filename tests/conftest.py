@@ -29,10 +29,11 @@ settings.load_profile("no deadline")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` a file's tests share a worker, and those of the flows share one altogether: each starts a Prefect server."""
+    """With `--dist loadgroup` a file's tests share a worker, and those of the flows share two altogether: each starts a Prefect server."""
     for item in items:
         file = item.path.relative_to(item.config.rootpath)
-        item.add_marker(pytest.mark.xdist_group("flows" if file.is_relative_to("tests/flows") else str(file)))
+        flows = "long flows" if item.get_closest_marker("slow") else "flows"
+        item.add_marker(pytest.mark.xdist_group(flows if file.is_relative_to("tests/flows") else str(file)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
