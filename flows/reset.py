@@ -27,11 +27,11 @@ class NotALabError(EvenkeelError):
     """The inventory is not marked as a lab: faults and resets are refused."""
 
 
-def require_lab(inventory: Inventory) -> str:
-    """The shop's URL; NotALabError where the inventory is no lab."""
-    if not inventory.lab or inventory.shop is None:
-        raise NotALabError(f"inventory {inventory.name!r}: faults are injected only where `lab: true` and `shop:` are set")
-    return inventory.shop.url
+def require_lab(inventory: Inventory) -> str | None:
+    """The shop's URL, None where the lab has none; NotALabError where the inventory is no lab."""
+    if not inventory.lab:
+        raise NotALabError(f"inventory {inventory.name!r}: faults are injected only where `lab: true` is set")
+    return None if inventory.shop is None else inventory.shop.url
 
 
 @flow(name="reset", flow_run_name="Reset {inventory} {resource}", persist_result=False)
@@ -75,8 +75,10 @@ async def _proposed(opened: Live, chosen: list[Resource]) -> State[Any]:
 
 
 async def end_loads(opened: Live) -> None:
-    """Stop every load of the shop."""
+    """Stop every load of the shop, where there is one."""
     url = require_lab(opened.inventory)
+    if url is None:
+        return
     async with httpx.AsyncClient(base_url=url, trust_env=False) as shop:
         await ShopLoads(shop).stop_all()
 

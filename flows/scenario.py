@@ -65,7 +65,7 @@ async def scenario(
             rules = f"its role is {target.role}, autonomy {target.autonomy or opened.inventory.rules.autonomy}"
             told = f"dry run, nothing is injected: on {target.name}: {declared.summary} Expected: {declared.expects}; {rules}"
             return Completed(message=told)
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as shop, _watched(opened, timeout_seconds + sustain_seconds, autonomy):
+        async with _shop(url) as shop, _watched(opened, timeout_seconds + sustain_seconds, autonomy):
             result = await _try(opened, declared, _stage(opened, target, shop), timeout_seconds, sustain_seconds)
     await acreate_table_artifact(
         [result.model_dump(mode="json")], key=f"scenario-{name.replace('_', '-')}", description=f"## {declared.title}\n{declared.summary}"
@@ -98,7 +98,17 @@ def _with_what_it_runs_in(inventory: Inventory, resources: Sequence[Resource]) -
     return frozenset([*(one.name for one in resources), *(one.name for one in inventory.resources if one.runtime in runtimes)])
 
 
-def _stage(opened: Live, target: Resource, shop: httpx.AsyncClient) -> Stage:
+@asynccontextmanager
+async def _shop(url: str | None) -> AsyncIterator[httpx.AsyncClient | None]:
+    """Where the shop's loads are called; None where the lab has no shop."""
+    if url is None:
+        yield None
+        return
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as shop:
+        yield shop
+
+
+def _stage(opened: Live, target: Resource, shop: httpx.AsyncClient | None) -> Stage:
     logins = {key: (login.username, login.password.get_secret_value()) for key, login in opened.logins.items()}
     return Stage(
         resource=target,
@@ -131,7 +141,7 @@ async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: 
         if is_healed:
             relapse = await relapse_within(hurt, RECOVER_SECONDS, sustain_seconds)
             met = await wait_until_met(declared, targets, injected_at, timeout_seconds)
-        traffic = await traffic_since(_traffic_url(opened.inventory), injected_at.timestamp())
+        traffic = await traffic_since(opened.inventory.shop, injected_at.timestamp())
     finally:
         unhealed = await restore(generator, declared, is_healed)
         await withdraw_questions(met.waiting)
@@ -170,8 +180,3 @@ async def _watched(opened: Live, seconds: float, autonomy: AutonomyChoice) -> As
         # Whoever takes the inventory over ends that run at its next sweep.
         await opened.records.take_over_monitor(opened.inventory.name, str(runtime.flow_run.id), datetime.now(UTC))
         await watching
-
-
-def _traffic_url(inventory: Inventory) -> str:
-    assert inventory.shop is not None, "require_lab has seen to it"
-    return inventory.shop.traffic_url

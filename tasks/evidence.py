@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 
 from blocks.model import Model
-from blocks.schema import Inventory, Kind, Resource
+from blocks.schema import Inventory, Kind, Resource, Shop
 from tasks.clients.nginx import NginxClient
 from tasks.clients.postgres import PostgresClient
 from tasks.clients.redis_server import RedisClient
@@ -55,7 +55,12 @@ class Traffic(Model):
 
 
 async def fingerprint(live: Live, last_order: int | None = None) -> Fingerprint:
-    """The data's checksums; `last_order` repeats an earlier fingerprint's range, so that new orders don't count."""
+    """The shop's data's checksums; `last_order` repeats an earlier fingerprint's range, so that new orders don't count.
+
+    A lab without a shop has no such data: what a fault does to its data is for the scenario to check.
+    """
+    if live.inventory.shop is None:
+        return Fingerprint(last_order=0, tables={}, carts=0, carts_checksum="")
     async with asyncio.timeout(READ_SECONDS):
         last, tables = await _tables(live, last_order)
         carts, checksum = await _carts(live)
@@ -90,10 +95,12 @@ def _only(inventory: Inventory, kind: Kind) -> Resource:
     return next(resource for resource in inventory.resources if resource.kind is kind)
 
 
-async def traffic_since(url: str, since: float) -> Traffic:
-    """Requests and failures since an epoch second, from the traffic generator's own counters."""
+async def traffic_since(shop: Shop | None, since: float) -> Traffic:
+    """Requests and failures since an epoch second, from the traffic generator's own counters; none where there is no shop."""
+    if shop is None:
+        return Traffic(requests=0, failures=0)
     async with httpx.AsyncClient(trust_env=False, timeout=READ_SECONDS) as client:
-        response = await client.get(f"{url.rstrip('/')}/stats", params={"since": since})
+        response = await client.get(f"{shop.traffic_url.rstrip('/')}/stats", params={"since": since})
         response.raise_for_status()
         stats = response.json()
     return Traffic(requests=stats["requests"], failures=stats["failures"])

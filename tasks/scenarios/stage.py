@@ -25,9 +25,9 @@ class Unhealed(EvenkeelError):
 
 
 class ShopLoads:
-    """The shop's load endpoints; each call ends within 30 s."""
+    """The shop's load endpoints; each call ends within 30 s. A lab without a shop has none: InjectionFailedError."""
 
-    def __init__(self, shop: httpx.AsyncClient) -> None:
+    def __init__(self, shop: httpx.AsyncClient | None) -> None:
         self._shop = shop
 
     async def start(self, load: str, **parameters: float) -> dict[str, Any]:
@@ -44,6 +44,8 @@ class ShopLoads:
             await self.stop(load)
 
     async def _call(self, method: str, load: str, parameters: dict[str, float] | None) -> dict[str, Any]:
+        if self._shop is None:
+            raise InjectionFailedError(f"{method} /load/{load}: the inventory names no shop, and this fault needs it")
         try:
             response = await self._shop.request(method, f"/load/{load}", json=parameters, timeout=CALL_SECONDS)
         except httpx.TransportError as error:
