@@ -5,6 +5,7 @@ It plays DIR/world.yaml, writes DIR/simulator.json when everything answers, says
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 
@@ -15,8 +16,17 @@ from compose.google_cloud.simulator import Simulator
 from compose.google_cloud.world import load_world
 
 
-async def serve(directory: Path, authority: Path) -> int:
-    """Play the directory's world."""
+async def serve(directory: Path, authority: Path, *, lifeline: bool) -> int:
+    """Play the directory's world; with `lifeline` only until standard input ends."""
+    loop, leave = asyncio.get_running_loop(), asyncio.Event()
+
+    def starter_is_gone() -> None:
+        loop.remove_reader(0)
+        leave.set()
+
+    if lifeline:
+        # Nothing is ever written to it: readable means that it has ended.
+        loop.add_reader(0, starter_is_gone)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     world = load_world(directory)
     async with (
@@ -26,7 +36,7 @@ async def serve(directory: Path, authority: Path) -> int:
         save_cloud(directory, simulator.description(addresses))
         try:
             print("ready", flush=True)
-            await asyncio.Event().wait()
+            await leave.wait()
         finally:
             cloud_description_path(directory).unlink(missing_ok=True)
     return 0
@@ -34,12 +44,15 @@ async def serve(directory: Path, authority: Path) -> int:
 
 def main() -> int:
     """Entry point."""
+    # gRPC would watch every process that is started, and it has nothing in those.
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     parser = argparse.ArgumentParser(prog="python -m compose.google_cloud", description="Play Google Cloud.")
     parser.add_argument("--directory", type=Path, required=True, help="holds world.yaml; keys and simulator.json are written there")
     parser.add_argument("--authority", type=Path, help="directory of ca.crt and ca.key, made when missing; by default the same")
+    parser.add_argument("--lifeline", action="store_true", help="end when standard input ends")
     arguments = parser.parse_args()
     directory = arguments.directory.resolve()
-    return run_until_done(serve(directory, (arguments.authority or directory).resolve()))
+    return run_until_done(serve(directory, (arguments.authority or directory).resolve(), lifeline=arguments.lifeline))
 
 
 if __name__ == "__main__":

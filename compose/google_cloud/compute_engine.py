@@ -21,7 +21,8 @@ def link(project: Project, *parts: str) -> str:
     return "/".join((ROOT, "projects", project.id, *parts))
 
 
-def _numeric(name: str) -> str:
+def numeric_id(name: str) -> str:
+    """The number that Compute Engine and Monitoring know an instance by."""
     return str(4_000_000_000_000_000_000 + number_of(name))
 
 
@@ -50,7 +51,7 @@ def shown(project: Project, machine: Machine) -> JsonObject:
     }
     return {
         "kind": "compute#instance",
-        "id": _numeric(machine.name),
+        "id": numeric_id(machine.name),
         "name": machine.name,
         "creationTimestamp": text_of(machine.started),
         "lastStartTimestamp": text_of(machine.started),
@@ -79,7 +80,7 @@ def shown_operation(project: Project, operation: Operation) -> JsonObject:
         "zone": link(project, "zones", zone),
         "operationType": operation.kind,
         "targetLink": link(project, "zones", zone, "instances", operation.target),
-        "targetId": _numeric(operation.target),
+        "targetId": numeric_id(operation.target),
         "status": operation.status,
         "user": operation.user,
         "progress": operation.progress,
@@ -102,7 +103,7 @@ def shown_operation(project: Project, operation: Operation) -> JsonObject:
 
 def _machine(project: Project, call: Call) -> Machine:
     name = call.path["instance"]
-    machine = project.machines.get(name) or next((one for one in project.machines.values() if _numeric(one.name) == name), None)
+    machine = project.machines.get(name) or next((one for one in project.machines.values() if numeric_id(one.name) == name), None)
     if machine is None or machine.described.zone != call.path["zone"]:
         raise not_found("compute", call.resource)
     return machine
@@ -261,11 +262,16 @@ async def wait(project: Project, call: Call) -> JsonObject:
     return shown_operation(project, operation)
 
 
-@serves("compute.zoneOperations.list", "compute.zoneOperations.list", query=("filter", "maxResults", "pageToken"))
+@serves("compute.zoneOperations.list", "compute.zoneOperations.list", query=("filter", "maxResults", "pageToken", "orderBy"))
 async def list_operations(project: Project, call: Call) -> JsonObject:
-    """A zone's operations, the newest first."""
+    """A zone's operations, by name, or the newest first where that is asked for."""
     zone = _zone(project, call)
     holds = matching(call.query.get("filter", ""))
     every = [shown_operation(project, one) for one in project.operations.of("compute") if one.location == zone]
+    order = call.query.get("orderBy", "name")
+    if order not in {"name", "creationTimestamp desc"}:
+        raise Refused(400, f"Invalid value for field 'orderBy': '{order}'.")
+    if order == "name":
+        every.sort(key=lambda body: str(body["name"]))
     address = link(project, "zones", zone, "operations")
     return listed([body for body in every if holds(body)], call, "compute#operationList", address)

@@ -1,10 +1,12 @@
 """The simulator's control plane: everything that listens, around one project."""
 
+import asyncio
 import contextlib
 import secrets
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from compose.certificates import write_domain_certificate
 from compose.description import HOST
@@ -15,7 +17,9 @@ from compose.google_cloud.faults import Faults
 from compose.google_cloud.journal import Journal
 from compose.google_cloud.listening import serving
 from compose.google_cloud.metadata_server import metadata_app
+from compose.google_cloud.monitoring import MONITORING, Monitoring, serving_monitoring
 from compose.google_cloud.planes import Planes
+from compose.google_cloud.points import Points
 from compose.google_cloud.project import Project
 from compose.google_cloud.proxy import Proxy
 from compose.google_cloud.rest import RestApis
@@ -35,6 +39,8 @@ class Simulator:
         self.faults = Faults()
         self.access = Access(world, directory)
         self.project = Project(world, self.access, planes)
+        self.points = Points(self.project)
+        self._proxy: Proxy | None = None
         self._token = secrets.token_urlsafe(24)
         self._stack = contextlib.AsyncExitStack()
         self._ports: dict[str, int] = {}
@@ -44,9 +50,13 @@ class Simulator:
         write_domain_certificate(self._directory, self._authority, "*.googleapis.com", CERTIFICATE)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.project.operations.clear)
-            rest = RestApis(self.project, self.journal, self.faults, lambda port: proxy.cut(port))
-            proxy = Proxy({}, await stack.enter_async_context(serving(rest, self._directory / CERTIFICATE)))
-            await stack.enter_async_context(proxy)
+            rest = RestApis(self.project, self.journal, self.faults, self._cut)
+            monitoring = Monitoring(self.project, self.points, self.journal, self.faults, self._cut)
+            certificate = self._directory / CERTIFICATE
+            metrics_port = await stack.enter_async_context(serving_monitoring(monitoring, certificate))
+            rest_port = await stack.enter_async_context(serving(rest, certificate))
+            proxy = self._proxy = await stack.enter_async_context(Proxy({MONITORING: metrics_port}, rest_port))
+            await stack.enter_async_context(_running(self.points.sample_forever()))
             world = self.project.world
             metadata = metadata_app(world.project, world.project_number, self.access, self.faults)
             admin = admin_app(self.project, self.journal, self.faults, self._token)
@@ -57,6 +67,10 @@ class Simulator:
             }
             self._stack = stack.pop_all()
         return self
+
+    def _cut(self, port: int) -> None:
+        assert self._proxy is not None
+        self._proxy.cut(port)
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Stop listening, and end what is under way."""
@@ -74,3 +88,14 @@ class Simulator:
             key_paths=self.access.key_paths,
             planes=planes or {},
         )
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Beside the block, and ended with it."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
