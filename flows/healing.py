@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State, StateType
 from blocks.schema import Autonomy
 from tasks.acting import act
 from tasks.approvals import ApprovalUnavailableError, ask_a_person
-from tasks.authorising import authorise_plan
+from tasks.authorising import authorise_plan, standing_of
 from tasks.connecting import Live
 from tasks.context import gather_context
 from tasks.core.models import Attempt, Context, Decision, FixRecord, Health, Plan, Verdict
@@ -22,6 +22,7 @@ from tasks.execution import OwnershipLostError
 from tasks.planning import make_plan
 from tasks.publishing import publish_fix, publish_planning
 from tasks.recording import heartbeat
+from tasks.remembering import remember_plan
 from tasks.validation import wait_until_healthy
 
 STATE_TYPE = {
@@ -127,7 +128,9 @@ async def _attempt(remediation: Remediation) -> Ending | None:
     plan = await make_plan(context)
     remediation.last_plan = plan
     await remediation.note(planner=plan.planner)
-    rulings = await authorise_plan(plan, context, autonomy=remediation.autonomy)
+    standing = await standing_of(remediation.live.inventory, remediation.live.records, context, remediation.autonomy)
+    rulings = await authorise_plan(plan, context, standing=standing)
+    await remember_plan(remediation.live, context, plan, rulings, standing)
     await remediation.timed("planned" if not earlier else f"planned again ({len(earlier)})")
     remediation.publications.append(asyncio.create_task(publish_planning(context, plan, rulings)))
     attempt = attempt_of(plan, context, rulings)

@@ -14,7 +14,8 @@ from pydantic import JsonValue
 from blocks.schema import Autonomy, Inventory
 from tasks.connecting import current
 from tasks.core.models import Context, Plan
-from tasks.core.policy import Ruling, Standing, authorise, tried_in
+from tasks.core.policy import Ruling, Standing, tried_in
+from tasks.core.ruling import rule_on
 from tasks.records.repository import Records
 
 STOP_VARIABLE = "evenkeel_stop"
@@ -38,7 +39,9 @@ def stop_reason(value: JsonValue) -> str:
 
 
 @task(name="authorise", task_run_name="authorise {plan.planner}", cache_policy=NO_CACHE, persist_result=False)
-async def authorise_plan(plan: Plan, context: Context, *, approved: bool = False, autonomy: Autonomy | None = None) -> list[Ruling]:
+async def authorise_plan(
+    plan: Plan, context: Context, *, approved: bool = False, autonomy: Autonomy | None = None, standing: Standing | None = None
+) -> list[Ruling]:
     """The policy's word on each step, in the steps' order.
 
     Args:
@@ -46,27 +49,17 @@ async def authorise_plan(plan: Plan, context: Context, *, approved: bool = False
         context: What it was made from; its observation is what the tools' preconditions are held against.
         approved: Whether a person has agreed to the plan as it is.
         autonomy: Of this run alone, such as `propose` for a dry run; it can only lower what the rules say.
+        standing: What was done before, and the switch; None: found out here.
 
     Raises RecordsUnavailable where what was done before can't be read.
     """
     if not plan.steps:
         return []
     live = current()
-    standing = await standing_of(live.inventory, live.records, context, autonomy)
-    rulings = [
-        authorise(
-            step,
-            live.catalog.tools[step.tool],
-            tools=live.catalog.tools,
-            incident=context.incident,
-            resource=context.resource,
-            observation=context.observation,
-            rules=live.inventory.rules,
-            standing=standing,
-            approved=approved,
-        )
-        for step in plan.steps
-    ]
+    if standing is None:
+        standing = await standing_of(live.inventory, live.records, context, autonomy)
+    tools, rules = live.catalog.tools, live.inventory.rules
+    rulings = [*rule_on(plan, context, tools=tools, rules=rules, standing=standing, approved=approved)]
     for step, ruling in zip(plan.steps, rulings, strict=True):
         get_run_logger().info("policy: %s %s: %s", ruling.action, step.tool, ruling.reason)
     return rulings

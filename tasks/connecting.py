@@ -97,7 +97,7 @@ class Live:
     def gemini_client(self, block: GeminiBlock) -> GeminiClient:
         """The client with which Gemini is asked; opened when it is first needed."""
         if self._gemini_client is None:
-            access = GeminiAccess(_secret(block.api_key), _secret(block.service_account))
+            access = access_of(block)
             self.keep_secret(*access.secrets)
             self._gemini_client = GeminiClient(block.settings, access)
             self._stack.push_async_callback(self._gemini_client.close)
@@ -181,6 +181,11 @@ def _redis(resource: Resource, login: Login | None) -> Redis:
     if login is None:
         return open_redis(host, int(port))
     return open_redis(host, int(port), username=login.username, password=login.password.get_secret_value())
+
+
+def access_of(block: GeminiBlock) -> GeminiAccess:
+    """With what the block's Gemini is reached."""
+    return GeminiAccess(_secret(block.api_key), _secret(block.service_account))
 
 
 def _secret(value: SecretStr | None) -> str | None:

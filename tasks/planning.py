@@ -11,19 +11,19 @@ from tasks.core.errors import EvenkeelError
 from tasks.core.models import Context, Plan, Step
 from tasks.core.rendering import usage_text
 from tasks.execution import call_tool
-from tasks.planners.fallback import FallbackPlanner, Logger
+from tasks.planners.fallback import FallbackPlanner, Logger, MeteredModel
 from tasks.planners.gemini import GeminiPlanner
 from tasks.planners.gemini_client import load_sdk
 from tasks.planners.protocol import Planner
 from tasks.planners.runbooks import RunbookPlanner
-from tasks.redacting import redacted_error
+from tasks.redacting import redacted_error, redacted_plan
 
 
 @task(name="plan", task_run_name="plan for {context.incident.resource}", cache_policy=NO_CACHE, persist_result=False)
 async def make_plan(context: Context) -> Plan:
     """A checked plan; which planner made it, how it came about and what it used stand in the plan."""
     live, logger = current(), get_run_logger()
-    plan = await planner_of(live, logger).plan(context)
+    plan = redacted_plan(live.redactor, await planner_of(live, logger).plan(context))
     logger.info("%s plans: %s (%s)", plan.planner, plan.decision, plan.diagnosis)
     for step in plan.steps:
         logger.info("step: %s %s, because %s", step.tool, step.args, step.why)
@@ -52,14 +52,14 @@ def planner_of(live: Live, logger: Logger) -> Planner:
             raise masked from None
         return live.redactor.value(dict(change.after))
 
-    return FallbackPlanner(
+    model = MeteredModel(
         settings=block.settings,
         open_model=lambda: GeminiPlanner(live.gemini_client(block), live.catalog, live.inventory.rules, read),
-        runbook=runbook,
         records=live.records,
         account=f"gemini/{live.inventory.name}",
         logger=logger,
     )
+    return FallbackPlanner(model, runbook, logger)
 
 
 async def prepare_planner(live: Live) -> None:

@@ -20,6 +20,8 @@ from tasks.core.rendering import (
     status_row,
     validation_rows,
 )
+from tasks.core.replay import Comparison, agreement
+from tasks.core.replay_rendering import agreement_text, comparison_row
 from tasks.core.verdicts import trend
 from tasks.records.rows import Status
 
@@ -91,6 +93,12 @@ async def publish_fix(live: Live, record: FixRecord) -> None:
     await acreate_table_artifact(
         [history_row(one) for one in records], key=f"fixes-{live.inventory.name}", description="Fixes, newest first"
     )
+
+
+async def publish_comparisons(inventory: str, comparisons: Sequence[Comparison]) -> None:
+    """Plans that were made again, each beside the one that was made."""
+    description = agreement_text(agreement(comparisons))
+    await acreate_table_artifact([comparison_row(one) for one in comparisons], key=f"replan-{inventory}", description=description)
 
 
 async def publish_unmatched(inventory: str, labels: Mapping[str, int]) -> None:

@@ -31,7 +31,7 @@ from detect_secrets.plugins import (
 )
 
 from tasks.core.errors import EvenkeelError
-from tasks.core.models import Change, Observation, Reading
+from tasks.core.models import Change, Observation, Plan, Reading
 from tasks.core.redaction import Redactor
 
 # Left out: plugins that measure entropy or match addresses (a diagnosis needs them), and basic_auth, npm and private_key, for which
@@ -81,6 +81,14 @@ def redacted_observation(redactor: Redactor, observation: Observation) -> Observ
 def redacted_change(redactor: Redactor, change: Change) -> Change:
     """The change without secrets."""
     return Change(before=redactor.value(change.before), after=redactor.value(change.after), undo=redactor.value(change.undo))
+
+
+def redacted_plan(redactor: Redactor, plan: Plan) -> Plan:
+    """The plan with no secret in what it says; what its steps are called with stays, for it may be executed."""
+    texts = {name: redactor.text(getattr(plan, name)) for name in ("diagnosis", "reasoning", "expected")}
+    lists = {name: tuple(redactor.text(one) for one in getattr(plan, name)) for name in ("evidence", "notes")}
+    steps = tuple(step.model_copy(update={"why": redactor.text(step.why)}) for step in plan.steps)
+    return plan.model_copy(update={**texts, **lists, "steps": steps})
 
 
 def redacted_error(redactor: Redactor, error: EvenkeelError) -> EvenkeelError | None:

@@ -65,13 +65,14 @@ def estimate_tokens(text: str) -> int:
     return math.ceil(len(text.encode("utf-8", "replace")) / BYTES_PER_TOKEN)
 
 
-def build_prompt(context: Context, *, max_input_tokens: int, max_steps: int) -> Prompt:
-    """The prompt, with as much of the context as the budget allows.
+def build_prompt(context: Context, *, max_input_tokens: int, max_steps: int, instructions: str = SYSTEM) -> Prompt:
+    """The prompt, with as much of the context as the budget allows; `instructions` may hold {max_steps}, {begin} and {end}.
 
     Left out first is what stands first in DROPPED_FIRST. Incident, readings, tools and attempts always stay: where they alone exceed
     the budget, the prompt does too, which its `tokens` shows.
     """
-    system = SYSTEM.format(max_steps=max_steps, begin=BLOCK_BEGIN, end=BLOCK_END)
+    # Not by format(): instructions of a user's own may hold braces.
+    system = instructions.replace("{max_steps}", str(max_steps)).replace("{begin}", BLOCK_BEGIN).replace("{end}", BLOCK_END)
     data = _data(context)
     prompt = Prompt(system, _user(context, data))
     dropped: dict[str, str] = {}

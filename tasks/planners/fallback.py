@@ -45,47 +45,33 @@ class UseRecords(Protocol):
         """What it has used on a day."""
 
 
-class FallbackPlanner:
-    """A model's plan, or a runbook's with a note that says why, and with what the model has used all the same.
+class MeteredModel:
+    """A model that is asked within its daily budget, and not while it keeps failing.
 
     `account` is the name under which failures and use are kept; `open_model` is called only when the model is really asked.
     """
 
-    name = "gemini or runbook"
-
     def __init__(
-        self,
-        *,
-        settings: GeminiSettings,
-        open_model: Callable[[], ModelPlanner],
-        runbook: Planner,
-        records: UseRecords,
-        account: str,
-        logger: Logger,
+        self, *, settings: GeminiSettings, open_model: Callable[[], ModelPlanner], records: UseRecords, account: str, logger: Logger
     ) -> None:
         self._settings = settings
         self._open_model = open_model
-        self._runbook = runbook
         self._records = records
         self._account = account
         self._logger = logger
 
-    async def plan(self, context: Context) -> Plan:
-        """A checked plan, at most `total_seconds` later than a runbook alone would give it."""
-        session = Session(asyncio.get_running_loop().time() + self._settings.total_seconds)
+    def session(self) -> Session:
+        """The requests of one plan, from now on."""
+        return Session(asyncio.get_running_loop().time() + self._settings.total_seconds)
+
+    async def ask(self, context: Context, session: Session) -> tuple[Plan | None, str]:
+        """A checked plan within `total_seconds`, or None and why there is none; `session` tells what was used either way."""
         try:
             reason = await self._refusal()
-            plan = None
-            if reason is None:
-                plan, reason = await self._asked(context, session)
+            return (None, reason) if reason is not None else await self._asked(context, session)
         except EvenkeelError as error:
             # The records can't be read or written: neither budget nor circuit is known, so nothing is spent on it any more.
-            plan, reason = None, str(error)
-        if plan is not None:
-            return plan
-        plan = await self._runbook.plan(context)
-        self._logger.warning("gemini: %s -> runbook", reason)
-        return plan.model_copy(update={"usage": session.usage, "notes": (*session.notes, f"gemini: {reason} -> runbook")})
+            return None, str(error)
 
     async def _refusal(self) -> str | None:
         """Why the model is not to be asked now, or None."""
@@ -125,6 +111,27 @@ class FallbackPlanner:
         else:
             await self._records.planner_succeeded(self._account)
         return plan, reason
+
+
+class FallbackPlanner:
+    """A model's plan, or a runbook's with a note that says why, and with what the model has used all the same."""
+
+    name = "gemini or runbook"
+
+    def __init__(self, model: MeteredModel, runbook: Planner, logger: Logger) -> None:
+        self._model = model
+        self._runbook = runbook
+        self._logger = logger
+
+    async def plan(self, context: Context) -> Plan:
+        """A checked plan, at most `total_seconds` later than a runbook alone would give it."""
+        session = self._model.session()
+        plan, reason = await self._model.ask(context, session)
+        if plan is not None:
+            return plan
+        plan = await self._runbook.plan(context)
+        self._logger.warning("gemini: %s -> runbook", reason)
+        return plan.model_copy(update={"usage": session.usage, "notes": (*session.notes, f"gemini: {reason} -> runbook")})
 
 
 def over_budget(used: Usage, settings: GeminiSettings) -> str | None:

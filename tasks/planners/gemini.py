@@ -9,7 +9,7 @@ from tasks.core.errors import PlanInvalid
 from tasks.core.grounding import doubts
 from tasks.core.models import Context, Plan
 from tasks.core.plans import check_plan
-from tasks.core.prompts import build_prompt, data_block, feedback
+from tasks.core.prompts import SYSTEM, build_prompt, data_block, feedback
 from tasks.planners.gemini_client import GeminiClient, ModelFailed, Session
 from tasks.planners.gemini_errors import text_of
 from tasks.planners.investigation import Investigation, Read, open_readings
@@ -24,11 +24,12 @@ LONGEST_ECHO = 20_000
 class GeminiPlanner:
     """Asks Gemini. It decides nothing but the plan: what may be done with it is the policy's to say."""
 
-    def __init__(self, client: GeminiClient, catalog: Catalog, rules: Rules, read: Read) -> None:
+    def __init__(self, client: GeminiClient, catalog: Catalog, rules: Rules, read: Read, instructions: str = SYSTEM) -> None:
         self._client = client
         self._catalog = catalog
         self._rules = rules
         self._read = read
+        self._instructions = instructions
         self.name = f"gemini:{client.settings.model}"
 
     async def plan(self, context: Context, session: Session) -> Plan:
@@ -37,7 +38,12 @@ class GeminiPlanner:
         ModelFailed where no usable answer came, PlanInvalid where the repaired one is invalid too. `session` tells even then what
         was used.
         """
-        prompt = build_prompt(context, max_input_tokens=self._client.settings.max_input_tokens, max_steps=self._rules.max_steps)
+        prompt = build_prompt(
+            context,
+            max_input_tokens=self._client.settings.max_input_tokens,
+            max_steps=self._rules.max_steps,
+            instructions=self._instructions,
+        )
         if prompt.dropped:
             session.notes.append(f"left out of the prompt: {', '.join(prompt.dropped)}")
         user, findings = prompt.user, list[str]()

@@ -1,4 +1,4 @@
-"""Query the records: `python -m tasks.records list`, `show ID`, `delete --older-than 30d`."""
+"""Query the records: `python -m tasks.records list`, `show ID`, `export --all`, `delete --older-than 30d`."""
 
 import argparse
 import asyncio
@@ -17,6 +17,7 @@ from blocks.records_url import DEFAULT_PATH, records_url
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import FixRecord, Verdict
 from tasks.core.rendering import history_row, usage_text, validation_rows
+from tasks.records.archive import archive_of, secrets_of, write_private
 from tasks.records.fixes import HISTORY_LIMIT
 from tasks.records.repository import Records
 from tasks.records.rows import JournalEntry
@@ -57,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--limit", type=_count, default=HISTORY_LIMIT, help=f"at most so many (default: {HISTORY_LIMIT})")
     show = commands.add_parser("show", help="one fix, with the journal of its steps", parents=[common])
     show.add_argument("id")
+    export = commands.add_parser("export", help="fixes with what their plans were made from, as JSON without secrets", parents=[common])
+    chosen = export.add_mutually_exclusive_group(required=True)
+    chosen.add_argument("ids", nargs="*", default=[], metavar="ID")
+    chosen.add_argument("--all", action="store_true", help="every fix")
+    export.add_argument("--to", type=Path, metavar="FILE", help="a new file that only its owner can read; default: standard output")
+    export.add_argument("--env-file", type=Path, metavar="FILE", help="lines of NAME=value whose values are masked as well")
     deletion = commands.add_parser("delete", help="delete closed fixes", parents=[common])
     which = deletion.add_mutually_exclusive_group(required=True)
     which.add_argument("--older-than", type=duration, metavar="30d", help="closed longer ago than this")
@@ -85,6 +92,8 @@ async def run(options: argparse.Namespace, console: Console) -> None:
                 _print_json(record.model_dump(mode="json") | {"journal": [entry.model_dump(mode="json") for entry in journal]})
             else:
                 _show(console, record, journal)
+        elif options.command == "export":
+            await _export(records, options)
         else:
             older_than = None if options.older_than is None else now - options.older_than
             deleted = await records.delete(older_than=older_than, ids=options.ids)
@@ -92,6 +101,20 @@ async def run(options: argparse.Namespace, console: Console) -> None:
                 _print_json({"deleted": deleted})
             else:
                 console.print(f"{deleted} fix(es) deleted")
+
+
+async def _export(records: Records, options: argparse.Namespace) -> None:
+    secrets = [] if options.env_file is None else secrets_of(options.env_file)
+    found = await records.saved_incidents(None if options.all else options.ids)
+    missing = set(options.ids) - {saved.fix.id for saved in found}
+    if missing:
+        raise NotFound(f"no fix {min(missing)!r}; `list` shows which there are")
+    text = archive_of(found, secrets).model_dump_json(indent=1)
+    if options.to is None:
+        print(text)
+        return
+    write_private(options.to, text)
+    print(f"{len(found)} fix(es) written to {options.to}", file=sys.stderr)
 
 
 def _existing(given: str | None) -> str | None:

@@ -116,6 +116,24 @@ steps = Table(
 )
 Index("evenkeel_steps_by_time", steps.c.begun_at)
 
+questions = Table(
+    "evenkeel_questions",
+    metadata,
+    Column("fix_id", String, ForeignKey(fixes.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("asked_at", Utc, nullable=False),
+    _json("question"),
+    _json("acted"),
+)
+
+shadows = Table(
+    "evenkeel_shadows",
+    metadata,
+    Column("fix_id", String, ForeignKey(fixes.c.id, ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    _json("answer"),
+)
+
 statuses = Table(
     "evenkeel_statuses",
     metadata,

@@ -20,7 +20,7 @@ from compose.gemini_server import GeminiServer
 from compose.gemini_wire import Answer, Script, structured
 from tasks.catalog import Catalog, load_catalog
 from tasks.core.models import Context, Plan, Step
-from tasks.planners.fallback import FallbackPlanner
+from tasks.planners.fallback import FallbackPlanner, MeteredModel
 from tasks.planners.gemini import GeminiPlanner
 from tasks.planners.gemini_client import GeminiAccess, GeminiClient
 from tasks.planners.runbooks import RunbookPlanner
@@ -91,14 +91,8 @@ class Desk:
 
     async def plan(self, context: Context) -> Plan:
         """One plan; `seconds` is how long it took."""
-        planner = FallbackPlanner(
-            settings=self.settings,
-            open_model=self.open_model,
-            runbook=RunbookPlanner(self.catalog, self.rules),
-            records=self.records,
-            account=ACCOUNT,
-            logger=LOGGER,
-        )
+        model = MeteredModel(settings=self.settings, open_model=self.open_model, records=self.records, account=ACCOUNT, logger=LOGGER)
+        planner = FallbackPlanner(model, RunbookPlanner(self.catalog, self.rules), LOGGER)
         started = time.monotonic()
         try:
             return await planner.plan(context)

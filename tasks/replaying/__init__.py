@@ -1,0 +1,1 @@
+"""Planning again what was planned before, without touching a server."""
