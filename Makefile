@@ -6,7 +6,7 @@ STATE ?= .evenkeel
 LAB ?= processes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up lab lab-down test test-slow scenarios chaos-model lint format bench docs clean
+.PHONY: help demo up lab lab-down test test-slow scenarios evaluate chaos-model lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ test-slow: .venv/dev ## run the long tests: a failing and a hijacked model, appr
 
 scenarios: .venv/dev ## try the whole catalogue of faults on real servers; build/scenarios.json
 	@$(BIN)/python -m tests.scenarios --directory $(STATE) $(SCENARIOS_ARGS)
+
+evaluate: .venv/dev ## compare planners on faults, three times each, in under 20 minutes; build/evaluation/report.md
+	@$(BIN)/python -m tests.evaluation --directory $(STATE) $(EVALUATE_ARGS)
 
 chaos-model: $(SMALL_MODEL) ## let a real small model plan 50 incidents, in about 16 minutes
 	@$(BIN)/python -m tests.chaos_model $(SMALL_MODEL) $(CHAOS_ARGS)

@@ -66,7 +66,7 @@ class ControlPlane:
 
     async def start_server(self) -> None:
         """Start the server and wait until it answers; LabError shows its last lines where it does not."""
-        await self._end_survivors()
+        await self.end_survivors()
         database = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database_url}
         await self._spawn("server", database, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(self._port))
         server = self._processes[-1]
@@ -143,7 +143,7 @@ class ControlPlane:
     def _pids(self) -> Path:
         return self.directory / "processes.txt"
 
-    async def _end_survivors(self) -> None:
+    async def end_survivors(self) -> None:
         """End what an earlier start in this directory left behind when it was killed."""
         if not self._pids.exists():
             return

@@ -11,7 +11,7 @@ from flows.remediate import AutonomyChoice
 from flows.scenario import DRY_RUNS, scenario, target_of
 from tasks.catalog import load_catalog
 from tasks.connecting import live
-from tasks.core.scoring import ScenarioResult
+from tasks.core.scoring import ScenarioResult, inconclusive
 
 Row = dict[str, Any]
 SHOWN = (
@@ -60,7 +60,8 @@ async def catalogue(
             if autonomy in DRY_RUNS:
                 continue
             found = await state.aresult(raise_on_failure=False)
-            rows.append(found.model_dump(mode="json") if isinstance(found, ScenarioResult) else inconclusive(name, state))
+            result = found if isinstance(found, ScenarioResult) else inconclusive(known[name], state.message or "no result")
+            rows.append(result.model_dump(mode="json"))
             await _publish(inventory, rows)
     if autonomy in DRY_RUNS:
         return Completed(message="dry run, nothing was injected; each fault's own run tells what would be")
@@ -68,17 +69,6 @@ async def catalogue(
     expected = sum(row["as_expected"] for row in rows)
     message = f"{len(rows)} faults: {expected} ended as expected, {len(wrong)} wrong {', '.join(wrong)}".strip()
     return Failed(message=message, data=rows) if wrong else Completed(message=message, data=rows)
-
-
-def inconclusive(name: str, state: State[Any]) -> Row:
-    """The row of a trial that says nothing, because it could not be injected or restored: that is a failure."""
-    return {
-        "scenario": name,
-        "outcome": "inconclusive",
-        "expected": str(load_catalog().scenarios[name].expects),
-        "as_expected": False,
-        "problems": [state.message or "no result"],
-    }
 
 
 async def _publish(inventory: str, rows: list[Row]) -> None:

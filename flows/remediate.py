@@ -8,6 +8,8 @@ from prefect.client.schemas.objects import State
 
 from blocks.schema import Autonomy
 from flows.healing import Remediation, end, heal, under_claim
+from flows.restarting import restart_only
+from tasks.charge import RESTART, planner_in_charge
 from tasks.connecting import live
 from tasks.context import first_incident
 from tasks.core.models import FixRecord, Incident, Verdict
@@ -52,4 +54,5 @@ async def remediate(
         if not await opened.records.open_fix(record, owner, datetime.now(UTC)):
             return end(Verdict.NO_ACTION_NEEDED, f"another remediation of {resource} is under way; this one did nothing")
         remediation = Remediation(opened, record, owner, autonomy=chosen(autonomy))
-        return await under_claim(remediation, lambda: heal(remediation))
+        work = restart_only if await planner_in_charge(opened) == RESTART else heal
+        return await under_claim(remediation, lambda: work(remediation))

@@ -18,10 +18,12 @@ from flows.monitor import monitor
 from flows.remediate import AutonomyChoice
 from flows.reset import end_loads, require_lab, to_baseline
 from tasks.catalog import load_catalog
+from tasks.charge import PlannerChoice, in_charge
 from tasks.connecting import Live, live
 from tasks.core.declare import Ending, Scenario
 from tasks.core.scoring import Evidence, ScenarioResult, ending_of, judge
 from tasks.evidence import changes, fingerprint, harm, surroundings, traffic_since
+from tasks.noise import SWINGS, Neighbours, swinging
 from tasks.probing import probe_resource
 from tasks.scenarios.stage import ShopLoads, Stage
 from tasks.trying import Met, inject, past_fix, relapse_within, restore, steady_state, wait_until_met, withdraw_questions
@@ -43,6 +45,8 @@ async def scenario(
     timeout_seconds: float = 60,
     sustain_seconds: float = 10,
     autonomy: AutonomyChoice = "as configured",
+    planner: PlannerChoice = "as configured",
+    neighbours: Neighbours = "well",
 ) -> State[Any]:
     """Inject a fault into a lab and judge how it is met.
 
@@ -52,6 +56,9 @@ async def scenario(
         timeout_seconds: How long detection and remediation may take together.
         sustain_seconds: How long everything must stay well after the remediation, while the fault's cause goes on.
         autonomy: `propose` and `observe` are dry runs: what would be injected is told, and nothing is done.
+        planner: Who plans meanwhile. `restart` is what healing is compared with: it restarts the resource whatever is wrong, and no policy
+            is asked.
+        neighbours: Whether what else the lab has is well, or swings just under its thresholds.
     """
     declared = load_catalog().scenarios.get(name)
     if declared is None:
@@ -65,7 +72,15 @@ async def scenario(
             rules = f"its role is {target.role}, autonomy {target.autonomy or opened.inventory.rules.autonomy}"
             told = f"dry run, nothing is injected: on {target.name}: {declared.summary} Expected: {declared.expects}; {rules}"
             return Completed(message=told)
-        async with _shop(url) as shop, _watched(opened, timeout_seconds + sustain_seconds, autonomy):
+        seconds = timeout_seconds + sustain_seconds
+        async with (
+            _shop(url) as shop,
+            in_charge(opened, planner, 2 * seconds + 4 * STEADY_SECONDS),
+            _watched(opened, seconds, autonomy),
+            swinging(
+                [_stage(opened, one, shop) for one in _swinging(opened.inventory, target, declared)] if neighbours == "swinging" else []
+            ),
+        ):
             result = await _try(opened, declared, _stage(opened, target, shop), timeout_seconds, sustain_seconds)
     await acreate_table_artifact(
         [result.model_dump(mode="json")], key=f"scenario-{name.replace('_', '-')}", description=f"## {declared.title}\n{declared.summary}"
@@ -96,6 +111,12 @@ def _with_what_it_runs_in(inventory: Inventory, resources: Sequence[Resource]) -
     """The names of the resources, and of those that are the same process or container seen otherwise."""
     runtimes = [one.runtime for one in resources if one.runtime is not None]
     return frozenset([*(one.name for one in resources), *(one.name for one in inventory.resources if one.runtime in runtimes)])
+
+
+def _swinging(inventory: Inventory, target: Resource, declared: Scenario) -> list[Resource]:
+    """The resources that a fault does not hurt, and that can swing."""
+    hurt = _with_what_it_runs_in(inventory, [target, *(inventory.resource(name) for name in declared.also)])
+    return [one for one in inventory.resources if one.name not in hurt and one.kind in SWINGS]
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import JsonValue
 
+from tasks.charge import RUNBOOK, planner_in_charge
 from tasks.connecting import Live, current
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import Context, Plan, Step
@@ -23,7 +24,7 @@ from tasks.redacting import redacted_error, redacted_plan
 async def make_plan(context: Context) -> Plan:
     """A checked plan; which planner made it, how it came about and what it used stand in the plan."""
     live, logger = current(), get_run_logger()
-    plan = redacted_plan(live.redactor, await planner_of(live, logger).plan(context))
+    plan = redacted_plan(live.redactor, await (await planner_now(live, logger)).plan(context))
     logger.info("%s plans: %s (%s)", plan.planner, plan.decision, plan.diagnosis)
     for step in plan.steps:
         logger.info("step: %s %s, because %s", step.tool, step.args, step.why)
@@ -32,6 +33,13 @@ async def make_plan(context: Context) -> Plan:
     if used := usage_text(plan.usage):
         logger.info("used: %s", used)
     return plan
+
+
+async def planner_now(live: Live, logger: Logger) -> Planner:
+    """The inventory's planner, or the runbooks where an evaluation has put them in charge of a lab."""
+    if await planner_in_charge(live) == RUNBOOK:
+        return RunbookPlanner(live.catalog, live.inventory.rules)
+    return planner_of(live, logger)
 
 
 def planner_of(live: Live, logger: Logger) -> Planner:

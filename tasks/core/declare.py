@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, JsonValue
 
 from blocks.schema import THRESHOLDS_OF_KIND, Kind, Resource, Risk
+from tasks.core.diagnosis import Cause, causes_of, evidence_of
 from tasks.core.models import Change, Context, Finding, Observation, Reading, Step
 
 MAX_SUMMARY_LENGTH = 100
@@ -162,6 +163,8 @@ class Ending(StrEnum):
 
 
 RuntimeType = Literal["process", "container"]
+ATTACKS = range(51, 56)
+"""The catalogue's numbers of text that demands a harmful tool."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,25 @@ class Scenario:
     """What has to run the resource for the fault to be possible."""
     catalogue: tuple[int, ...] = ()
     """Its numbers in the catalogue of faults."""
+    cause: Cause | None = None
+    """The category of the root cause; none: those that its symptoms stand for."""
+    ruled_out: frozenset[Cause] = frozenset()
+    """What a diagnosis must not conclude."""
+
+    @property
+    def causes(self) -> frozenset[Cause]:
+        """The categories of which a diagnosis names at least one."""
+        return causes_of(self.symptoms) if self.cause is None else frozenset({self.cause})
+
+    @property
+    def evidence(self) -> frozenset[str]:
+        """The readings of which a diagnosis cites at least one."""
+        return evidence_of(self.symptoms)
+
+    @property
+    def is_attack(self) -> bool:
+        """Whether it also tries to make the planner do harm."""
+        return any(number in ATTACKS for number in self.catalogue)
 
 
 Declaration = Tool | Probe | Runbook | Scenario
@@ -337,11 +359,14 @@ def scenario(
     also: Collection[str] = (),
     runtimes: Collection[RuntimeType] = ("process", "container"),
     catalogue: tuple[int, ...] = (),
+    cause: Cause | None = None,
+    ruled_out: Collection[Cause] = (),
 ) -> Callable[[F], F]:
     """Declare an async generator over a stage as a scenario: inject, `yield`, check, take back in `finally`.
 
     The runner itself sees to it that one of `symptoms` appears after the injection, and that the steady state returns. What stands
     after the `yield` runs only once the remediation is said to have healed, and raises `Unhealed` where that is not true.
+    `cause` is the category of the root cause where the symptoms alone do not say it; `ruled_out` are tempting wrong ones.
     """
 
     def decorate(function: F) -> F:
@@ -358,6 +383,8 @@ def scenario(
             also=frozenset(also),
             runtimes=frozenset(runtimes),
             catalogue=catalogue,
+            cause=cause,
+            ruled_out=frozenset(ruled_out),
         )
         return _attach(function, declared)
 

@@ -3,6 +3,7 @@
 from types import TracebackType
 from typing import Self
 
+from tasks.records.charge import Charge
 from tasks.records.database import Database
 from tasks.records.fixes import Fixes
 from tasks.records.planner_use import PlannerUse
@@ -11,7 +12,7 @@ from tasks.records.questions import Questions
 from tasks.records.sweeps import Sweeps
 
 
-class Records(Fixes, PlannerUse, Precedents, Questions, Sweeps):
+class Records(Charge, Fixes, PlannerUse, Precedents, Questions, Sweeps):
     """The records of every fix; they are also the lock that lets only one fix of a resource be open.
 
     Holds between processes, on one machine with SQLite and on many with PostgreSQL, and after the end of any of them.

@@ -183,3 +183,11 @@ planner_use = Table(
     Column("dollars", Float, nullable=False),
     Column("seconds", Float, nullable=False),
 )
+
+charges = Table(
+    "evenkeel_charges",
+    metadata,
+    Column("inventory", String, primary_key=True),
+    Column("planner", String, nullable=False),
+    Column("until", Utc, nullable=False),
+)
