@@ -15,6 +15,7 @@ from hypothesis import settings
 from blocks.gemini_section import BASE_URLS, KEY, MODEL
 from compose.description import LabDescription
 from compose.lab import lab_running
+from tests.google_cloud_world import google_authority, google_cloud, google_records  # noqa: F401 - fixtures for all
 from tests.tasks.engine import why_there_is_no_engine
 
 if TYPE_CHECKING:

@@ -106,7 +106,7 @@ def _running(project: Project, call: Call) -> SqlInstance:
 @serves("sql.instances.list", "cloudsql.instances.list", query=("filter", "maxResults", "pageToken"))
 async def list_instances(project: Project, call: Call) -> JsonObject:
     """All of them; a region that does not answer is a warning."""
-    missing = call.unreachable()
+    missing = call.unreachable() & set(project.regions)
     holds = matching(call.query.get("filter", ""))
     every = [shown(project, one) for one in project.databases.values() if one.described.region not in missing]
     size = int(call.query.get("maxResults", MAX_PAGE))

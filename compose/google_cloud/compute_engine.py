@@ -116,7 +116,7 @@ def _size(call: Call) -> int:
 @serves("compute.instances.aggregatedList", "compute.instances.list", query=LISTING)
 async def aggregated_list(project: Project, call: Call) -> JsonObject:
     """Every zone's instances; zones without any carry a warning instead."""
-    missing = call.unreachable()
+    missing = call.unreachable() & set(project.zones)
     holds = matching(call.query.get("filter", ""))
     every = [one for one in project.machines.values() if one.described.zone not in missing]
     bodies = [body for body in (shown(project, one) for one in every) if holds(body)]

@@ -128,6 +128,10 @@ class Router:
             methods = [method for name in names for method in load_document(name).methods]
             self._methods[host] = tuple(sorted(methods, key=lambda method: method.id not in served))
 
+    def methods(self, host: str) -> tuple[Method, ...]:
+        """All that a host has."""
+        return self._methods[host]
+
     def find(self, host: str, verb: str, raw_path: str) -> tuple[Method, dict[str, str]] | None:
         """The method and its path's parameters; None where the host has none such."""
         for method in self._methods.get(host, ()):

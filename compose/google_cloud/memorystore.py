@@ -118,7 +118,7 @@ def _size(call: Call) -> int:
 async def list_instances(project: Project, call: Call) -> JsonObject:
     """A region's, or with `-` everyone's; a region that does not answer comes as `unreachable` and as an instance named `-`."""
     region = call.path["parent"].rsplit("/", 1)[1]
-    missing = call.unreachable()
+    missing = call.unreachable() & set(project.regions)
     if region in missing:
         raise Refused(503, f"Location {region} is unreachable.")
     every = [shown(project, one) for one in project.caches.values() if region in {"-", one.described.region}]

@@ -52,6 +52,7 @@ REALISTIC_SECONDS = {
     "redis.projects.locations.instances.failover": 60.0,
 }
 REALISTIC_INGEST_SECONDS = 210.0
+REALISTIC_BOOT_SECONDS = 20.0
 
 
 class Delays(Model):
@@ -64,16 +65,6 @@ class Delays(Model):
     def of(self, method: str) -> float:
         """Seconds that an operation of the method takes at least; the real server's own time is part of it."""
         return self.by_method.get(method, self.operation_seconds)
-
-
-def short_delays() -> Delays:
-    """Half a second an operation: for tests and the demo."""
-    return Delays()
-
-
-def realistic_delays() -> Delays:
-    """Half a minute to five, as the real ones."""
-    return Delays(by_method=dict(REALISTIC_SECONDS), ingest_seconds=REALISTIC_INGEST_SECONDS)
 
 
 class CloudIdentity(Model):
@@ -136,8 +127,8 @@ class World(Model):
     delays: Delays = Delays()
 
 
-def default_world(delays: Delays | None = None) -> World:
-    """The lab's: a shop's virtual machine, its orders, its sessions (STANDARD_HA) and a small queue (BASIC)."""
+def default_world() -> World:
+    """The lab's: a shop's virtual machine, its orders, a cache (STANDARD_HA) and a store (BASIC). An operation takes half a second."""
     labels = {"app": "shop"}
     return World(
         identities=(
@@ -150,8 +141,15 @@ def default_world(delays: Delays | None = None) -> World:
             RedisDescribed(name="pages-cache", tier="STANDARD_HA", labels=labels),
             RedisDescribed(name="sessions-store", tier="BASIC", labels=labels),
         ),
-        delays=delays or short_delays(),
     )
+
+
+def realistic_world() -> World:
+    """The same, with operations that take half a minute to five, as the real ones."""
+    world = default_world()
+    machines = tuple(machine.model_copy(update={"boot_seconds": REALISTIC_BOOT_SECONDS}) for machine in world.compute)
+    delays = Delays(by_method=dict(REALISTIC_SECONDS), ingest_seconds=REALISTIC_INGEST_SECONDS)
+    return world.model_copy(update={"compute": machines, "delays": delays})
 
 
 def world_path(directory: Path) -> Path:
