@@ -4,7 +4,7 @@
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -21,12 +21,14 @@ from tasks.core.plans import check_plan, parse_args
 from tasks.core.policy import Action, Ruling, Standing, authorise
 from tests.container_incidents import CONTAINER_SURVIVORS
 from tests.incidents import NOW, READINGS, STATIC, context_of, lab_inventory
+from tests.managed_incidents import MANAGED_SURVIVORS, TIERS
 
 TOOLS = load_catalog().tools
 
 LIMIT, PURGE, RESTORE, END_SCRIPT = "redis_set_maxmemory", "redis_memory_purge", "redis_config_restore", "redis_script_kill"
 KILL, END_IDLE, SCALE = "postgres_kill_long_queries", "postgres_terminate_idle", "postgres_scale_connections"
 
+CLOUD_KILL = "gcp_sql_kill_long_queries"
 REVERT, UPSTREAM = "nginx_revert_config", "nginx_set_upstream"
 
 SURVIVORS: dict[str, set[str]] = {
@@ -114,6 +116,7 @@ SURVIVORS: dict[str, set[str]] = {
     "app: slow": set(),
 }
 SURVIVORS |= CONTAINER_SURVIVORS
+SURVIVORS |= MANAGED_SURVIVORS
 """Incident -> every tool that may still change something without a person, on the incident's own resource."""
 
 MEASURED: dict[str, str | int] = {
@@ -124,7 +127,7 @@ MEASURED: dict[str, str | int] = {
     "address": "10.0.0.7",
     "user": "shop",
 }
-MEASURED |= {"pid": 4711, "setting": "wal_buffers"}
+MEASURED |= {"pid": 4711, "setting": "wal_buffers", "query": "SELECT ?"}
 """Whom the readings show to be the trouble."""
 
 
@@ -157,6 +160,9 @@ def arguments(tool: str) -> Iterator[dict[str, Any]]:
     """Every value of every argument once, the others at their first good one or left out, and the required ones with each other."""
     schema = TOOLS[tool].args_model.model_json_schema()
     values = {name: grid(field) for name, field in schema.get("properties", {}).items()}
+    ladder = TOOLS[tool].ladder
+    if ladder is not None:
+        values[ladder.argument] += TIERS
     required = schema.get("required", [])
     for chosen in itertools.product(*(values[name] for name in required)):
         yield dict(zip(required, chosen, strict=True))
@@ -182,12 +188,21 @@ def every_step() -> tuple[dict[str, Any], ...]:
 
 def rulings(incident: str, *steps: dict[str, Any]) -> list[tuple[Step, Ruling]]:
     """What becomes of a plan, for an attacker at the best of times: full autonomy, nothing done before. Empty: no valid plan."""
-    context, rules = context_of(incident), lab_inventory().rules
+    return ruled(incident, planned(incident, *steps))
+
+
+def planned(incident: str, *steps: dict[str, Any]) -> tuple[Step, ...]:
+    """The checked steps of a plan; none where it is no valid one."""
     raw = {"planner": "hijacked", "decision": "act", "diagnosis": "all is lost", "steps": list(steps)}
     try:
-        plan = check_plan(raw, tools=TOOLS, context=context, rules=rules)
+        return check_plan(raw, tools=TOOLS, context=context_of(incident), rules=lab_inventory().rules).steps
     except PlanInvalid:
-        return []
+        return ()
+
+
+def ruled(incident: str, steps: Iterable[Step]) -> list[tuple[Step, Ruling]]:
+    """Each step with the policy's word."""
+    context, rules = context_of(incident), lab_inventory().rules
     return [
         (
             step,
@@ -202,8 +217,15 @@ def rulings(incident: str, *steps: dict[str, Any]) -> list[tuple[Step, Ruling]]:
                 standing=Standing(now=NOW),
             ),
         )
-        for step in plan.steps
+        for step in steps
     ]
+
+
+@cache
+def every_valid_step(resource: str) -> tuple[Step, ...]:
+    """Of all steps the valid ones, as plans of one step: that depends on the resource an incident is of, and on nothing measured."""
+    incident = next(name for name, (hurt, _) in READINGS.items() if hurt == resource)
+    return tuple(step for raw in every_step() for step in planned(incident, raw))
 
 
 def key(step: Step) -> str:
@@ -214,8 +236,8 @@ def key(step: Step) -> str:
 @cache
 def allowed(incident: str) -> dict[str, Step]:
     """The changes that survive as single steps, by their call."""
-    ruled = [pair for raw in every_step() for pair in rulings(incident, raw)]
-    return {key(step): step for step, ruling in ruled if ruling.action is Action.ALLOW and TOOLS[step.tool].risk is not Risk.READ_ONLY}
+    judged = ruled(incident, every_valid_step(READINGS[incident][0]))
+    return {key(step): step for step, ruling in judged if ruling.action is Action.ALLOW and TOOLS[step.tool].risk is not Risk.READ_ONLY}
 
 
 @cache
@@ -271,9 +293,12 @@ def test_what_survives_is_exactly_what_is_explained(incident: str) -> None:
     assert {step.target for step in survivors} <= {context.resource.name}, report()
     if context.resource.role is Role.STORE:
         assert not [step for step in survivors if TOOLS[step.tool].risk is Risk.DESTRUCTIVE], report()
+    raised = [step.args["tier"] for step in survivors if step.tool == "gcp_sql_scale_tier"]
+    assert set(raised) <= set(TIERS[TIERS.index("db-g1-small") + 1 :]), report()
+    assert all(1 < step.args["memory_gib"] <= 4 for step in survivors if step.tool == "gcp_redis_scale_memory")  # type: ignore[operator]
     assert all(64 < step.args["mebibytes"] <= 128 for step in survivors if step.tool == LIMIT)  # type: ignore[operator]
     assert all(100 < step.args["connections"] <= 200 for step in survivors if step.tool == SCALE)  # type: ignore[operator]
-    assert {step.args["application_name"] for step in survivors if step.tool in {KILL, END_IDLE}} <= {"reports"}, report()
+    assert {step.args["application_name"] for step in survivors if step.tool in {KILL, END_IDLE, CLOUD_KILL}} <= {"reports"}, report()
     ended = {(step.args["name"], step.args["user"], step.args["address"]) for step in survivors if step.tool == "redis_kill_clients"}
     assert ended <= {("stock-sync", "shop", "10.0.0.7")}, report()
     raised = [step.args["worker_connections"] for step in survivors if step.tool == "nginx_scale_connections"]

@@ -198,7 +198,7 @@ def _steps_down(step: Step, tool: Tool, resource: Resource, observation: Observa
     if tool.ladder is None:
         return
     wanted, now = step.args.get(tool.ladder.argument), observation.reading.values.get(tool.ladder.measured)
-    declared: tuple[str, ...] = getattr(resource.limits, tool.ladder.limit)
+    declared: tuple[str, ...] = getattr(resource.limits, tool.ladder.limit) or ()
     for name, said in ((wanted, "wanted"), (now, "present")):
         if name not in declared:
             yield f"the {said} {tool.ladder.argument} {name} is not among limits.{tool.ladder.limit}: {', '.join(declared) or 'none'}"

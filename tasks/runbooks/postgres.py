@@ -2,44 +2,19 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from pydantic import JsonValue
 
 from blocks.schema import Kind
 from tasks.clients.postgres_activity import BACKUPS
 from tasks.core.declare import Remedy, runbook
-from tasks.core.models import Context, Observation
+from tasks.core.models import Context
 from tasks.core.values import number
+from tasks.runbooks.sessions import AGES_SECONDS, Group, age_below, largest_group, turns_over
 from tasks.runbooks.steps import evidence, step
 
-# Steps for "at least that old", so that a plan made twice from slightly different readings is the same plan.
-AGES_SECONDS = (0.1, 0.5, 1, 5, 10, 30, 60)
-SETTLED_SECONDS = 1.0
-# Two readings closer than this tell nothing about growing older.
-MIN_ELAPSED_SECONDS = 0.02
 GROWTH = 1.5
 IDLE_STATES = ("idle", "idle in transaction")
-
-
-@dataclass(frozen=True)
-class Group:
-    """Sessions of one application and user that are in the same state and, if active, run the same statement."""
-
-    application_name: str
-    user: str
-    state: str
-    query: str
-    count: int
-    blocked: int
-    youngest_seconds: float
-    median_seconds: float
-
-    @property
-    def name(self) -> str:
-        """How a person would call the application."""
-        return f"{self.application_name or 'an unnamed application'} ({self.user})"
 
 
 @runbook(
@@ -53,13 +28,13 @@ def postgres_connections(context: Context) -> Iterator[Remedy]:
     most = number(values, "connections_max")
     if most is None:
         return
-    group = _largest(context.observation)
+    group = largest_group(context.observation)
     if group is None or group.count < most / 2:
         yield from _scaled(context, int(most))
     elif group.blocked >= group.count / 2:
         # They wait for someone: ending the victims would free nothing for long.
         yield from _without_blocker(context)
-    elif group.application_name not in BACKUPS and not _turns_over(group, context):
+    elif group.application_name not in BACKUPS and not turns_over(group, context):
         yield from _without(group, context)
 
 
@@ -157,7 +132,7 @@ def _without(group: Group, context: Context) -> Iterator[Remedy]:
         f"{group.median_seconds:.1f} s or longer"
     )
     if group.state == "active":
-        seconds = _age_below(group.youngest_seconds)
+        seconds = age_below(group.youngest_seconds)
         why = (
             f"{held}, all running: {group.query}. Only this statement of this application is ended; their work is rolled back, no other "
             "session is touched, nothing is restarted"
@@ -166,7 +141,7 @@ def _without(group: Group, context: Context) -> Iterator[Remedy]:
         tool, diagnosis = "postgres_kill_long_queries", f"{group.name} holds {group.count} connections with one statement that does not end"
     elif group.state in IDLE_STATES:
         # The younger half may be a pool at work.
-        seconds = _age_below(group.median_seconds / 2)
+        seconds = age_below(group.median_seconds / 2)
         why = f"{held}. Only its sessions that have been so for {seconds:g} s are ended; those in use and other applications' are not"
         chosen = {"min_idle_seconds": seconds, "states": [group.state]}
         tool, diagnosis = "postgres_terminate_idle", f"{group.name} holds {group.count} connections and does not use them"
@@ -228,49 +203,3 @@ def _without_blocker(context: Context) -> Iterator[Remedy]:
         expected=f"longest_blocked_seconds below {context.resource.thresholds.blocked_seconds:g} or none",
         evidence=evidence(values, "blocked_count", "longest_blocked_seconds", "blocker"),
     )
-
-
-def _largest(observation: Observation) -> Group | None:
-    """The group with the most sessions; None where the reading has none that can be understood."""
-    found = observation.reading.values.get("top_sessions")
-    groups = [group for item in found if (group := _group(item)) is not None] if isinstance(found, list) else []
-    return max(groups, key=lambda group: group.count, default=None)
-
-
-def _group(item: JsonValue) -> Group | None:
-    if not isinstance(item, dict):
-        return None
-    application, user, state, query = (item.get(name) for name in ("application_name", "user", "state", "query"))
-    count, blocked, youngest, median = (number(item, name) for name in ("count", "blocked", "youngest_seconds", "median_seconds"))
-    if not (isinstance(application, str) and isinstance(user, str) and isinstance(state, str) and isinstance(query, str)):
-        return None
-    if count is None or blocked is None or youngest is None or median is None:
-        return None
-    return Group(application, user, state, query, int(count), int(blocked), youngest, median)
-
-
-def _turns_over(group: Group, context: Context) -> bool:
-    """Whether the sessions come and go, which is load and no leak: between two readings they have not grown older."""
-    before = _largest(context.incident.observation)
-    times = [_measured_at(observation) for observation in (context.incident.observation, context.observation)]
-    if group.median_seconds >= SETTLED_SECONDS or before is None or times[0] is None or times[1] is None:
-        return False
-    elapsed = (times[1] - times[0]).total_seconds()
-    same = (before.application_name, before.user, before.state) == (group.application_name, group.user, group.state)
-    return same and elapsed >= MIN_ELAPSED_SECONDS and group.median_seconds - before.median_seconds < elapsed / 2
-
-
-def _measured_at(observation: Observation) -> datetime | None:
-    """By the server's own clock, as the sessions' ages are."""
-    text = observation.reading.values.get("measured_at")
-    if not isinstance(text, str):
-        return None
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC)
-    except ValueError:
-        return None
-
-
-def _age_below(seconds: float) -> float:
-    """The greatest of the steps that is not above; the smallest at least."""
-    return max((age for age in AGES_SECONDS if age <= seconds), default=AGES_SECONDS[0])

@@ -1,50 +1,16 @@
 """Tools for the sessions of a PostgreSQL server: who holds its connections, and ending those that should not."""
 
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 
-from psycopg.sql import SQL
 from pydantic import Field, JsonValue
 
 from blocks.schema import Kind, Risk
-from tasks.clients.polling import poll
-from tasks.clients.postgres import Params, PostgresClient
-from tasks.clients.postgres_activity import ACTIVITY_WITH_LONGEST, AGE_SECONDS, BACKUPS, FINGERPRINT, STATE, as_values
+from tasks.clients.postgres import PostgresClient
+from tasks.clients.postgres_activity import ACTIVITY_WITH_LONGEST, as_values
+from tasks.clients.postgres_ending import end_idle_sessions, end_statements
 from tasks.core.declare import NoArgs, ToolArgs, tool
-from tasks.core.errors import NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 from tasks.core.models import Change, Observation
-
-GONE_SECONDS = 5.0
-
-# Only what pg_signal_backend may end, and never: the monitor's own sessions, superusers', replication, autovacuum and other workers,
-# or a backup that nobody named.
-_MATCHED = SQL("""
-    SELECT pid, backend_start FROM (
-        SELECT activity.*, {seconds} AS seconds, {fingerprint} AS fingerprint, {state} AS plain_state
-        FROM pg_stat_activity AS activity JOIN pg_roles AS roles ON roles.oid = activity.usesysid
-        WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND usename <> current_user AND NOT roles.rolsuper
-    ) AS sessions
-    WHERE plain_state = ANY(%(states)s) AND seconds >= %(min_seconds)s
-      AND coalesce(application_name = %(application_name)s, application_name <> ALL(%(backups)s))
-      AND coalesce(usename = %(user)s, true) AND coalesce(fingerprint = %(query)s, true) AND coalesce(pid = %(pid)s, true)
-    ORDER BY seconds DESC LIMIT %(limit)s
-""").format(seconds=AGE_SECONDS, fingerprint=FINGERPRINT, state=STATE)
-
-_COUNTS = SQL("""
-    SELECT (SELECT count(*) FROM ({matched}) AS matched) AS sessions_matched,
-           (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections_used
-""").format(matched=_MATCHED)
-
-# The ages are measured in the statement that terminates: nothing that has just begun is hit.
-_TERMINATE = SQL("""
-    WITH matched AS MATERIALIZED ({matched}) SELECT pid, backend_start, pg_terminate_backend(pid) AS signalled FROM matched
-""").format(matched=_MATCHED)
-
-_LEFT = SQL("""
-    SELECT count(*) AS count FROM pg_stat_activity
-    JOIN unnest(%(pids)s::int[], %(starts)s::timestamptz[]) AS ended(pid, backend_start) USING (pid, backend_start)
-""")
 
 APPLICATION_NAME = Field(
     None, max_length=63, description="Only sessions with this application_name; empty: those without one; null: of any application."
@@ -148,8 +114,7 @@ async def postgres_kill_long_queries(client: PostgresClient, args: KillLongQueri
     Reads back `sessions_matched` (in pg_stat_activity), `sessions_terminated` and `connections_used`. Raises NotApplicable when nothing
     matches, ToolFailed when sessions remain after 5 s, Unreachable or OutcomeUnknown.
     """
-    chosen = {"application_name": args.application_name, "user": args.user, "query": args.query, "pid": None}
-    return await _terminate(client, {**chosen, "states": ["active"], "min_seconds": args.min_seconds, "limit": args.limit})
+    return await end_statements(client, client.resource.name, args.model_dump())
 
 
 @tool(
@@ -167,36 +132,4 @@ async def postgres_terminate_idle(client: PostgresClient, args: TerminateIdle) -
     Reads back `sessions_matched` (in pg_stat_activity), `sessions_terminated` and `connections_used`. Raises NotApplicable when nothing
     matches, ToolFailed when sessions remain after 5 s, Unreachable or OutcomeUnknown.
     """
-    chosen = {"application_name": args.application_name, "user": args.user, "query": None, "pid": args.pid}
-    return await _terminate(client, {**chosen, "states": list(args.states), "min_seconds": args.min_idle_seconds, "limit": args.limit})
-
-
-class _Backend(NamedTuple):
-    """A backend; its start tells it from a later one with the same pid."""
-
-    pid: int
-    started: datetime
-
-
-async def _terminate(client: PostgresClient, chosen: Params) -> Change:
-    name = client.resource.name
-    chosen = {**chosen, "backups": list(BACKUPS)}
-    before = (await client.read(_COUNTS, chosen))[0]
-    if before["sessions_matched"] == 0:
-        raise NotApplicable(f"{name}: no session matches, nothing was ended ({before['connections_used']} connections in use)")
-    rows = await client.change(_TERMINATE, chosen)
-    ended = [_Backend(row["pid"], row["backend_start"]) for row in rows if row["signalled"]]
-    if not ended:
-        raise NotApplicable(f"{name}: the {before['sessions_matched']} session(s) that matched ended by themselves")
-    try:
-        if not await poll(lambda: _gone(client, ended), seconds=GONE_SECONDS, every_seconds=0.02):
-            raise ToolFailed(f"{name}: some of {len(ended)} terminated sessions are still there after {GONE_SECONDS:g} s")
-        after = (await client.read(_COUNTS, chosen))[0]
-    except Unreachable as error:
-        raise OutcomeUnknown(f"{name}: {len(ended)} session(s) were told to end, then the server was lost: {error}") from error
-    return Change(before={**before, "sessions_terminated": 0}, after={**after, "sessions_terminated": len(ended)})
-
-
-async def _gone(client: PostgresClient, ended: list[_Backend]) -> bool | None:
-    params = {"pids": [backend.pid for backend in ended], "starts": [backend.started for backend in ended]}
-    return (await client.read(_LEFT, params))[0]["count"] == 0 or None
+    return await end_idle_sessions(client, client.resource.name, args.model_dump())

@@ -1,13 +1,14 @@
 """Conventions, held over the whole catalogue: a declaration that breaks one is found here, not in a review."""
 
 import inspect
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from blocks.schema import Kind, Limits, Risk, Rules, Thresholds
+from blocks.schema import CLOUD_KINDS, Kind, Limits, Risk, Rules, Thresholds
 from tasks.catalog import load_catalog, summarise
 from tasks.core.declare import DeclarationError, Ending, NoArgs, Runbook, Scenario, Tool, ToolArgs, tool
 from tasks.core.models import Attempt, Change, Context, Decision, Outcome, OutcomeStatus, Reading
@@ -15,6 +16,7 @@ from tasks.core.policy import Action, Ruling, Standing, authorise, tried_in
 from tasks.planners.runbooks import RunbookPlanner
 from tasks.runbooks.nginx import UNDECLARED_LIMIT
 from tests.incidents import READINGS, context_of
+from tests.managed_incidents import MANAGED_LIMITS
 
 CATALOG = load_catalog()
 NAMED_BY_THE_REPORT = {
@@ -24,10 +26,11 @@ NAMED_BY_THE_REPORT = {
 }  # fmt: skip
 
 
-PREFIXES = {Kind.CONTAINER: "docker"}
+LIMITS: dict[str, Any] = {"memory_mib": 128, "connections": 4096, "cpus": 1, **MANAGED_LIMITS}
+PREFIXES = {Kind.CONTAINER: "docker", Kind.CLOUD_SQL: "gcp_sql", Kind.MEMORYSTORE: "gcp_redis"}
 
 
-PROPOSED = {"postgres_drop_slot", "redis_repair_aof"}
+PROPOSED = {"postgres_drop_slot", "redis_repair_aof", "gcp_sql_grow_storage", "gcp_redis_scale_memory"}
 """What a runbook may plan although it asks a person."""
 
 
@@ -44,7 +47,7 @@ def test_a_tool_is_named_described_and_bounded(declared: Tool) -> None:
     assert declared.name.startswith(f"{PREFIXES.get(declared.service, declared.service)}_")
     assert declared.summary[0].isupper()
     assert declared.summary.endswith(".")
-    assert 0 < declared.timeout_seconds <= 120
+    assert 0 < declared.timeout_seconds <= (1800 if declared.service in CLOUD_KINDS else 120)
     assert inspect.iscoroutinefunction(declared.function)
     described = [name for name, field in declared.args_model.model_fields.items() if not field.description]
     assert not described, f"{declared.name}: describe its arguments {described}"
@@ -118,15 +121,15 @@ async def remedies(context: Context) -> list[tuple[str, str, Ruling]]:
     return heard
 
 
-def limited(incident: str, **limits: int | None) -> Context:
+def limited(incident: str, **limits: Any) -> Context:
     """The incident with these limits."""
     context = context_of(incident)
     return context.model_copy(update={"resource": context.resource.model_copy(update={"limits": Limits(**limits)})})
 
 
 @pytest.mark.parametrize("incident", READINGS)
-@pytest.mark.parametrize("limits", [{}, {"memory_mib": 128, "connections": 4096, "cpus": 1}], ids=["no limits", "limits"])
-async def test_whatever_a_runbook_plans_is_allowed(incident: str, limits: dict[str, int]) -> None:
+@pytest.mark.parametrize("limits", [{}, LIMITS], ids=["no limits", "limits"])
+async def test_whatever_a_runbook_plans_is_allowed(incident: str, limits: dict[str, Any]) -> None:
     refused = [
         (tool, ruling.reason)
         for _, tool, ruling in await remedies(limited(incident, **limits))
@@ -156,8 +159,8 @@ async def test_runbooks_and_policy_agree_on_where_there_is_room(incident: str, p
 
 
 async def test_every_runbook_that_does_something_was_heard_above_and_so_was_every_tool_it_names() -> None:
-    heard = [one for incident in READINGS for one in await remedies(limited(incident, memory_mib=128, connections=4096, cpus=1))]
-    silent = {"postgres_left_to_a_person", "container_left_to_a_person"}
+    heard = [one for incident in READINGS for one in await remedies(limited(incident, **LIMITS))]
+    silent = {name for name in CATALOG.runbooks if name.endswith(("_left_to_a_person", "_in_transition"))}
     assert {book for book, _, _ in heard} == set(CATALOG.runbooks) - silent
     modules = {inspect.getmodule(book.function) for book in CATALOG.runbooks.values()}
     sources = [inspect.getsource(module) for module in modules if module is not None]
