@@ -4,9 +4,10 @@ BIN := .venv/bin
 STATE ?= .evenkeel
 # What runs the lab's servers: processes or containers.
 LAB ?= processes
+MCP_ARGS ?= --http
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up lab lab-down test test-slow scenarios evaluate chaos-model lint format bench docs clean
+.PHONY: help demo demo-gcp up lab lab-down test test-slow scenarios evaluate chaos-model lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,8 +49,14 @@ comma := ,
 demo: .venv/lab ## heal three faults on real servers, from nothing, and print a table; LAB=containers for servers in Docker
 	@$(BIN)/python -m compose.demo --directory $(STATE) --lab $(LAB)
 
+demo-gcp: .venv/lab ## the same in a simulated Google Cloud project; DEMO_ARGS=--realistic for operations that take as long as the real ones
+	@$(BIN)/python -m compose.demo_gcp --directory $(STATE) $(DEMO_ARGS)
+
 up: .venv/lab ## run server, schedules and lab until Ctrl-C, and print the UI's address; LAB=containers for servers in Docker
 	@$(BIN)/python -m compose.up --directory $(STATE) --lab $(LAB)
+
+mcp: .venv/lab ## serve the lab of a running `make up` over MCP by HTTP; MCP_ARGS="--inventory NAME --http" for another inventory
+	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api} $(BIN)/python -m flows.mcp_serve $(MCP_ARGS)
 
 lab: .venv/lab ## start the lab in containers and leave it running; LAB_ARGS=--with-prefect for what keeps it healthy as well
 	@$(BIN)/python -m compose.container_lab up --directory $(STATE)/lab-containers $(LAB_ARGS)

@@ -18,7 +18,7 @@ from compose.cloud_inventory import write_cloud_inventory
 from compose.description import LabError
 from compose.google_cloud.description import CloudDescription, load_cloud
 from compose.google_cloud.plane_building import clear_planes
-from compose.google_cloud.world import Delays, World, default_world, realistic_delays, save_world, short_delays
+from compose.google_cloud.world import World, default_world, realistic_world, save_world
 from compose.progress import console
 
 READY_SECONDS = 60.0
@@ -50,16 +50,14 @@ class CloudLab:
 
 
 @contextlib.asynccontextmanager
-async def running_cloud_lab(
-    directory: Path, *, delays: Delays | None = None, world: World | None = None, authority: Path | None = None
-) -> AsyncIterator[CloudLab]:
+async def running_cloud_lab(directory: Path, *, world: World | None = None, authority: Path | None = None) -> AsyncIterator[CloudLab]:
     """A cloud lab for the length of a block. It ends with the caller, however the caller ends; LabError when it does not come up.
 
     `world` is played in place of the default one; `authority` is a directory with the ca.crt and ca.key that this process knows already.
     """
     directory = directory.absolute()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    played = world or default_world(delays or short_delays())
+    played = world or default_world()
     save_world(directory, played)
     command = ["-m", "compose.google_cloud", "--directory", str(directory), "--lifeline"]
     if authority is not None:
@@ -113,8 +111,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def _up(directory: Path, delays: Delays) -> int:
-    async with running_cloud_lab(directory, delays=delays) as lab:
+async def _up(directory: Path, world: World) -> int:
+    async with running_cloud_lab(directory, world=world) as lab:
         console.print(f"its inventory   {lab.inventory_path}\nfor a process that uses it:")
         for name, value in lab.environment().items():
             console.print(f"  export {name}={value}")
@@ -129,7 +127,7 @@ def main() -> int:
     parser.add_argument("--directory", type=Path, required=True, help="where the lab keeps its world, keys and logs")
     parser.add_argument("--realistic", action="store_true", help="operations take 30 to 300 s, as the real ones")
     arguments = parser.parse_args()
-    return run_until_done(_up(arguments.directory, realistic_delays() if arguments.realistic else short_delays()))
+    return run_until_done(_up(arguments.directory, realistic_world() if arguments.realistic else default_world()))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
@@ -107,9 +108,9 @@ class ControlPlane:
         await self.run("-m", "prefect", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
         await self.run("-m", "prefect", "--no-prompt", "deploy", "--all")
 
-    async def start_worker(self) -> None:
-        """Start the worker that runs the flows."""
-        await self._spawn("worker", {}, "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--name", "lab")
+    async def start_worker(self, environment: Mapping[str, str]) -> None:
+        """Start the worker that runs the flows; they have these variables besides."""
+        await self._spawn("worker", environment, "-m", "prefect", "worker", "start", "--pool", WORK_POOL, "--name", "lab")
 
     async def stop(self) -> None:
         """End worker and server with everything that they started."""
@@ -119,7 +120,7 @@ class ControlPlane:
         self._processes.clear()
         self._pids.unlink(missing_ok=True)
 
-    async def _spawn(self, name: str, settings: dict[str, str], *arguments: str) -> None:
+    async def _spawn(self, name: str, settings: Mapping[str, str], *arguments: str) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with (self.directory / f"{name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, get_args
 
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
@@ -17,17 +17,38 @@ from compose.description import LabDescription, LabError, free_ports
 from compose.lab import running_lab
 from compose.progress import doing
 
+if TYPE_CHECKING:
+    from compose.cloud_lab import CloudLab
+    from compose.google_cloud.world import World
+
 FIRST_SWEEP_SECONDS = 60.0
+OF_THE_LAB = ("monitor/lab", "watch/lab")
+OF_THE_CLOUD = ("monitor/gcp",)
+"""What is scheduled for the one inventory, and what for the other."""
 
 LabKind = Literal["processes", "containers"]
 LAB_KINDS: tuple[LabKind, ...] = get_args(LabKind)
 
 
-@dataclass(frozen=True)
-class Stack:
-    """A running lab and the control plane that keeps it healthy."""
+class Lab(Protocol):
+    """What is registered of any lab."""
 
-    lab: LabDescription
+    @property
+    def inventory_path(self) -> Path:
+        """Its inventory."""
+
+    @property
+    def environment_path(self) -> Path:
+        """The variables that the inventory refers to."""
+
+
+AnyLab = TypeVar("AnyLab", bound=Lab)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A control plane, and the database that its server keeps its data in."""
+
     prefect_database: LabDescription
     plane: ControlPlane
 
@@ -39,6 +60,20 @@ class Stack:
             yield get_client()
 
 
+@dataclass(frozen=True)
+class Stack(Running):
+    """A running lab and the control plane that keeps it healthy."""
+
+    lab: LabDescription
+
+
+@dataclass(frozen=True)
+class CloudStack(Running):
+    """The same for the cloud lab."""
+
+    lab: "CloudLab"
+
+
 @asynccontextmanager
 async def stack(
     directory: Path, port: int | None = None, lab_kind: LabKind = "processes", project: str | None = None
@@ -47,15 +82,46 @@ async def stack(
 
     A lab of containers that ran already goes on afterwards; `project` is its name among others on the same engine.
     """
-    async with _servers(directory, port, _lab(directory, lab_kind, project)) as (lab, prefect_database, plane):
-        with doing("register the inventory and apply the deployments"):
-            await plane.run("-m", "blocks.register", str(lab.inventory_path), "--env-file", str(lab.environment_path))
-            await plane.deploy()
-        with doing("start the worker and a first monitor run"):
-            await plane.start_worker()
-            running = Stack(lab, prefect_database, plane)
-            await _first_monitor_run(running)
+    what = "start the lab: PostgreSQL, Redis, Nginx, the shop and its traffic"
+    async with _servers(directory, port, _lab(directory, lab_kind, project), what) as (lab, prefect_database, plane):
+        running = Stack(prefect_database, plane, lab)
+        await _set_up(running, lab, OF_THE_LAB, {})
         yield running
+
+
+@asynccontextmanager
+async def cloud_stack(directory: Path, world: "World", port: int | None = None) -> AsyncIterator[CloudStack]:
+    """The same around a simulated Google Cloud: what watches it finds Google's addresses there, by its environment alone."""
+    from compose.cloud_lab import running_cloud_lab
+
+    what = "start the cloud lab: a project with a virtual machine, Cloud SQL and two Memorystores"
+    async with _servers(directory, port, running_cloud_lab(directory / "lab-cloud", world=world), what) as (lab, prefect_database, plane):
+        running = CloudStack(prefect_database, plane, lab)
+        await _set_up(running, lab, OF_THE_CLOUD, lab.environment())
+        yield running
+
+
+async def _set_up(running: Running, lab: Lab, scheduled: tuple[str, ...], environment: Mapping[str, str]) -> None:
+    """Register the lab, apply the deployments, and start what watches it."""
+    plane = running.plane
+    with doing("register the inventory and apply the deployments"):
+        await plane.run("-m", "blocks.register", str(lab.inventory_path), "--env-file", str(lab.environment_path))
+        await plane.deploy()
+        await _schedule(running, scheduled)
+    with doing("start the worker and a first monitor run"):
+        await plane.start_worker(environment)
+        await _first_monitor_run(running, scheduled[0])
+
+
+async def _schedule(running: Running, wanted: tuple[str, ...]) -> None:
+    """Let only those run by their schedules: for the others there is no inventory here."""
+    with running.client() as client:
+        async with client:
+            for name in (*OF_THE_LAB, *OF_THE_CLOUD):
+                deployment = await client.read_deployment_by_name(name)
+                for schedule in deployment.schedules:
+                    if schedule.active is not (name in wanted):
+                        await client.update_deployment_schedule(deployment.id, schedule.id, active=name in wanted)
 
 
 def _lab(directory: Path, kind: LabKind, project: str | None) -> AbstractAsyncContextManager[LabDescription]:
@@ -70,11 +136,11 @@ def _lab(directory: Path, kind: LabKind, project: str | None) -> AbstractAsyncCo
 
 @asynccontextmanager
 async def _servers(
-    directory: Path, port: int | None, starting_lab: AbstractAsyncContextManager[LabDescription]
-) -> AsyncIterator[tuple[LabDescription, LabDescription, ControlPlane]]:
+    directory: Path, port: int | None, starting_lab: AbstractAsyncContextManager[AnyLab], what: str
+) -> AsyncIterator[tuple[AnyLab, LabDescription, ControlPlane]]:
     """The lab, and the Prefect server on a PostgreSQL of its own, started side by side."""
     async with AsyncExitStack() as cleanup:
-        with doing("start the lab: PostgreSQL, Redis, Nginx, the shop and its traffic"):
+        with doing(what):
             async with asyncio.TaskGroup() as starting:
                 lab = starting.create_task(cleanup.enter_async_context(starting_lab))
                 own = starting.create_task(cleanup.enter_async_context(running_lab(directory / "prefect-database", ["database"])))
@@ -90,12 +156,13 @@ def prefect_database_url(lab: LabDescription) -> str:
     return lab.database.conninfo("application").replace("postgresql://", "postgresql+asyncpg://", 1)
 
 
-async def _first_monitor_run(running: Stack) -> None:
+async def _first_monitor_run(running: Running, deployment_name: str) -> None:
     """Start a monitor run at once, so that nobody waits for the schedule's next minute, and wait for its first sweep."""
     with running.client() as client:
         async with client:
-            deployment = await client.read_deployment_by_name("monitor/lab")
-            run = await client.create_flow_run_from_deployment(deployment.id, name="Watch lab, first run")
+            deployment = await client.read_deployment_by_name(deployment_name)
+            name = f"Watch {deployment.parameters['inventory']}, first run"
+            run = await client.create_flow_run_from_deployment(deployment.id, name=name)
             swept = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
             deadline = time.monotonic() + FIRST_SWEEP_SECONDS
             while time.monotonic() < deadline:
