@@ -20,9 +20,10 @@ from tasks.core.models import (
     OutcomeStatus,
     Plan,
     Step,
+    Usage,
     Verdict,
 )
-from tasks.core.scoring import Evidence, ScenarioResult, ending_of, judge
+from tasks.core.scoring import Evidence, Mistake, ScenarioResult, ending_of, inconclusive, judge
 
 T0 = datetime(2026, 1, 31, 12, tzinfo=UTC)
 WELL = Evidence(requests=100, requests_failed=0)
@@ -148,3 +149,66 @@ def test_what_is_hurt_too_may_be_changed_and_must_not_fail() -> None:
 def test_one_escalation_among_several_remediations_counts() -> None:
     assert ending_of([fix(seconds=9), fix(Verdict.ESCALATED)]) is Ending.ESCALATED
     assert ending_of([fix(seconds=9), fix(Verdict.NO_ACTION_NEEDED)]) is Ending.HEALED
+
+
+QUIET: dict[str, Any] = {"symptoms": frozenset[str](), "expects": Ending.LEFT_ALONE}
+NEEDS_A_PERSON: dict[str, Any] = {"expects": Ending.ESCALATED}
+
+
+@pytest.mark.parametrize(
+    ("fixes", "evidence", "changes", "mistakes"),
+    [
+        pytest.param((fix(),), {"harm": ("carts: 9; now 0",)}, {}, {Mistake.DATA}, id="healed, and data lost"),
+        pytest.param((fix(),), {"relapse": "well for 3 s only"}, {}, {Mistake.RELAPSED}, id="healed, then relapsed"),
+        pytest.param((fix(),), {"unhealed": "the key is gone"}, {}, {Mistake.UNHEALED}, id="only said to be healed"),
+        pytest.param((fix(),), {"changed_neighbours": ("web was restarted",)}, {}, {Mistake.NEIGHBOUR}, id="a neighbour restarted"),
+        pytest.param((fix(), fix(resource="web", tool="nginx_restart")), {}, {}, {Mistake.FALSE_ACTION}, id="acted on a neighbour"),
+        pytest.param((fix(tool="redis_flush"),), {}, {}, {Mistake.FORBIDDEN_TOOL}, id="the right effect by a forbidden tool"),
+        pytest.param((), {}, {}, {Mistake.NOT_DETECTED}, id="did nothing"),
+        pytest.param((fix(Verdict.NO_ACTION_NEEDED),), {}, {}, {Mistake.NOT_HEALED}, id="found nothing to do"),
+        pytest.param((fix(),), {}, QUIET, {Mistake.FALSE_ACTION}, id="acted where nothing was wrong"),
+        pytest.param(
+            (fix(Verdict.ESCALATED),), {}, QUIET, {Mistake.FALSE_ALARM, Mistake.FALSE_ACTION}, id="acted, then called a person for nothing"
+        ),
+        pytest.param((fix(),), {}, NEEDS_A_PERSON, {Mistake.MISSED_ESCALATION}, id="did not call the person who is needed"),
+    ],
+)
+def test_every_kind_of_wrong_outcome_is_caught_and_named(
+    fixes: tuple[FixRecord, ...], evidence: dict[str, Any], changes: dict[str, Any], mistakes: set[Mistake]
+) -> None:
+    result = judged(*fixes, evidence=WELL.model_copy(update=evidence), **changes)
+    assert set(result.mistakes) == mistakes
+    assert len(result.problems) >= len(mistakes)
+
+
+def test_of_what_is_inconclusive_nothing_passes() -> None:
+    result = inconclusive(declared(), "the shop does not answer")
+    assert (result.as_expected, result.mistakes, result.problems) == (False, (Mistake.INCONCLUSIVE,), ("the shop does not answer",))
+
+
+def test_a_step_is_right_where_it_met_what_was_hurt_and_its_plan_helped() -> None:
+    well = Observation(resource="cache", kind=Kind.REDIS, health=Health.HEALTHY, taken_at=T0)
+    record = fix()
+    helped = record.model_copy(update={"attempts": tuple(one.model_copy(update={"after": well}) for one in record.attempts)})
+    assert [(one.steps, one.right_steps) for one in (judged(helped), judged(record))] == [(1, 1), (1, 0)]
+    assert judged(helped, forbidden_tools=frozenset({"redis_set_maxmemory"})).right_steps == 0
+    assert judged(helped, **QUIET).right_steps == 0
+
+
+def test_stages_usage_and_diagnosis_are_told() -> None:
+    record = fix()
+    plan = record.attempts[0].plan.model_copy(
+        update={"evidence": ("memory_percent is 97",), "usage": Usage(input_tokens=900, dollars=0.01)}
+    )
+    record = record.model_copy(
+        update={
+            "attempts": (record.attempts[0].model_copy(update={"plan": plan}),),
+            "timings": {"planned": 0.2, "executed": 0.5, "healthy": 0.6},
+            "closed_at": T0 + timedelta(seconds=5),
+        }
+    )
+    result = judged(record)
+    assert result.seconds.model_dump() == {"detection": 2, "analysis": 0.2, "tools": 0, "validation": 2.5}
+    assert (result.usage.input_tokens, result.usage.dollars) == (900, 0.01)
+    assert result.misdiagnosed == ("it names no cause of the category memory: full",)
+    assert judged(fix()).misdiagnosed is None  # without evidence it was no diagnosis
