@@ -17,6 +17,7 @@ from blocks.gcp_section import Gcp
 from blocks.gemini_section import SECRETS as GEMINI_SECRETS
 from blocks.gemini_section import Gemini, gemini_of_environment
 from blocks.lines import Location, read_yaml
+from blocks.mcp_section import McpAccess
 from blocks.model import Model
 from blocks.naming import block_owners
 from blocks.notify import SECRETS, Notify
@@ -24,7 +25,7 @@ from blocks.records_url import records_url
 from blocks.schema import CLOUD_KINDS, Inventory
 
 M = TypeVar("M", bound=Model)
-OWN_SECTIONS = ("notify", "gemini", "gcp", "alerts")
+OWN_SECTIONS = ("notify", "gemini", "gcp", "alerts", "mcp")
 """Beside the inventory itself, each with secrets of its own."""
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
@@ -47,6 +48,7 @@ class Registration(Model):
     gemini: Gemini | None = None
     gcp: Gcp | None = None
     alerts: Alerts | None = None
+    mcp: McpAccess | None = None
 
 
 class _LoginEntry(Model):
@@ -83,8 +85,8 @@ class _Reading:
         records = self._records(self._data.get("records"))
         notify = self._notify(self._data["notify"]) if "notify" in self._data else None
         gemini = self._gemini()
-        gcp = None if self._data.get("gcp") is None else self._section(Gcp, "gcp", ("service_account",))
-        alerts = self._alerts()
+        gcp = self._section(Gcp, "gcp", ("service_account",))
+        alerts, mcp = self._section(Alerts, "alerts", ("token",)), self._section(McpAccess, "mcp", ("token",))
         self._refuse_misplaced({name: value for name, value in self._data.items() if name not in OWN_SECTIONS}, ())
         credentials: dict[tuple[str, str], Credential] = {}
         resources = self._data.get("resources")
@@ -108,6 +110,7 @@ class _Reading:
             gemini=gemini,
             gcp=gcp,
             alerts=alerts,
+            mcp=mcp,
         )
 
     def _records(self, entry: Any) -> tuple[SecretStr | None, float | None]:
@@ -136,24 +139,17 @@ class _Reading:
                 for text in error.problems:
                     self._problem((), text)
                 return None
-        return None if self._data["gemini"] is None else self._section(Gemini, "gemini", GEMINI_SECRETS)
+        return self._section(Gemini, "gemini", GEMINI_SECRETS)
 
     def _section(self, model: type[M], section: str, secrets: tuple[str, ...]) -> M | None:
         """A section with secrets of its own, which are variables and may be left out."""
-        entry, before = self._data[section], len(self._problems)
+        entry, before = self._data.get(section), len(self._problems)
+        if entry is None:
+            return None
         if isinstance(entry, dict):
             given = {name: entry[name] for name in secrets if entry.get(name) is not None}
             entry = entry | {name: self._password(value, (section, name), "secret") for name, value in given.items()}
         return self._checked(model, entry, (section,)) if len(self._problems) == before else None
-
-    def _alerts(self) -> Alerts | None:
-        entry = self._data.get("alerts")
-        if entry is None:
-            return None
-        before = len(self._problems)
-        if isinstance(entry, dict) and "token" in entry:
-            entry = entry | {"token": self._password(entry["token"], ("alerts", "token"), "secret")}
-        return self._checked(Alerts, entry, ("alerts",)) if len(self._problems) == before else None
 
     def _without_logins(self, resource: Any, position: int, credentials: dict[tuple[str, str], Credential]) -> Any:
         """The resource with user names for its logins, as the schema has it; the logins go to the credentials."""

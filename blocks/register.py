@@ -24,6 +24,7 @@ from blocks.gcp import save_gcp
 from blocks.gemini import save_gemini
 from blocks.inventory import InventoryBlock, save_inventory
 from blocks.inventory_file import Registration, parse_inventory
+from blocks.mcp_access import save_mcp
 from blocks.naming import block_name, block_owners, block_serves
 from blocks.notifications import save_notifications
 from blocks.records import RECORDS, RETENTION_DAYS, RecordsBlock
@@ -60,6 +61,7 @@ async def register(registration: Registration) -> Saved:
             await save_gemini(client, inventory.name, registration.gemini),
             await save_gcp(client, inventory.name, registration.gcp),
             await save_alerts(client, inventory.name, registration.alerts),
+            await save_mcp(client, inventory.name, registration.mcp),
         ]
         written += sum(section[0] for section in sections) + await save_inventory(client, inventory)
         stale = await _stale(client, before, logins)

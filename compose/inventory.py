@@ -1,5 +1,6 @@
 """The lab's inventory file: its servers as resources, and the passwords beside it."""
 
+import hmac
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ MAINTENANCE_PASSWORD = "SHOP_DB_MAINTENANCE_PASSWORD"  # noqa: S105
 ADMIN_PASSWORD = "SHOP_DB_ADMIN_PASSWORD"  # noqa: S105
 CACHE_PASSWORD = "SHOP_CACHE_MONITOR_PASSWORD"  # noqa: S105
 CACHE_APPLICATION_PASSWORD = "SHOP_CACHE_APPLICATION_PASSWORD"  # noqa: S105
+MCP_TOKEN = "EVENKEEL_MCP_TOKEN"  # noqa: S105
 
 
 def write_inventory(lab: LabDescription) -> None:
@@ -32,6 +34,8 @@ def environment(lab: LabDescription) -> dict[str, str]:
         ADMIN_PASSWORD: lab.database.logins["admin"].password,
         CACHE_PASSWORD: lab.cache.password,
         CACHE_APPLICATION_PASSWORD: lab.cache.logins["application"].password,
+        # Lasts as long as the lab's passwords do.
+        MCP_TOKEN: hmac.digest(lab.database.logins["admin"].password.encode(), MCP_TOKEN.encode(), "sha256").hex(),
     }
 
 
@@ -113,5 +117,6 @@ def inventory(lab: LabDescription) -> dict[str, Any]:
             "max_fixes_per_hour_overall": 1000,
         },
         "records": {"url": f"sqlite:///{lab.directory / 'records.db'}"},
+        "mcp": {"token": f"${{{MCP_TOKEN}}}"},
         "resources": [{**resource, "runtime": runtime(service)} for service, resource in resources.items() if service in lab.services],
     }

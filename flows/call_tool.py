@@ -19,6 +19,7 @@ from tasks.core.policy import Action
 from tasks.core.verdicts import conclude
 from tasks.mcp_calls import Answer, Call, Called, StepTaken
 from tasks.mcp_tools import considered
+from tasks.records.fixes import OVER_MCP
 
 REFUSED, DECLINED = "Refused", "Declined"
 
@@ -64,7 +65,7 @@ async def call_tool(
         record = FixRecord(
             id=fix,
             incident=incident,
-            planner=f"mcp: {client}",
+            planner=f"{OVER_MCP}{client}",
             flow_run_id=owner,
             before=incident.observation,
             opened_at=incident.opened_at,

@@ -61,7 +61,8 @@ class Read(Model):
 
 def schema_of(model: type[Model]) -> dict[str, Any]:
     """The model's schema without titles: they repeat the names, and every tool's schema goes into a model's context."""
-    return _untitled(model.model_json_schema())
+    schema: dict[str, Any] = _untitled(model.model_json_schema())
+    return schema
 
 
 def _untitled(schema: Any) -> Any:

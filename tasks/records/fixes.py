@@ -16,6 +16,8 @@ from tasks.records.rows import JournalEntry, OpenFix, fix_of, story
 from tasks.records.tables import fixes, steps
 
 HISTORY_LIMIT = 50
+OVER_MCP = "mcp: "
+"""How the planner of a fix begins that an MCP client asked for; its name follows."""
 
 
 def _owned(fix_id: str, owner: str) -> ColumnElement[bool]:
@@ -105,9 +107,13 @@ class Fixes:
         return await self._one(change)
 
     async def escalations(self, inventory: str, since: datetime) -> dict[str, Escalation]:
-        """Resource -> its last fix, where that was closed since then without having healed it."""
+        """Resource -> its last fix, where that was closed since then without having healed it.
+
+        What a client did over MCP is left out: nobody was called for it, so it holds nothing back.
+        """
         columns = (fixes.c.resource, fixes.c.verdict, fixes.c.closed_at, fixes.c.incident)
-        query = select(*columns).where(fixes.c.inventory == inventory, fixes.c.closed_at >= since).order_by(fixes.c.closed_at)
+        wanted = (fixes.c.inventory == inventory, fixes.c.closed_at >= since, fixes.c.planner.not_like(f"{OVER_MCP}%"))
+        query = select(*columns).where(*wanted).order_by(fixes.c.closed_at)
         found: dict[str, Escalation] = {}
         async with self._database.begin() as connection:
             for row in await connection.execute(query):

@@ -59,6 +59,7 @@ def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource
         "SHOP_DB_MAINTENANCE_PASSWORD",
         "GEMINI_API_KEY",
         "EVENKEEL_ALERTS_TOKEN",
+        "EVENKEEL_MCP_TOKEN",
         "ORDERS_VM_SSH_KEY",
         "ORDERS_DB_MONITOR_PASSWORD",
     )

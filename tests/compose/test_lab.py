@@ -80,8 +80,8 @@ def test_the_inventory_describes_the_lab(lab: LabDescription) -> None:
         for purpose, login in logins.items():
             assert login["password"].startswith("${SHOP_")
             logins[purpose] = login["username"]
-    # Where fixes are recorded is a block of its own.
-    del document["records"]
+    # Where fixes are recorded, and who may connect over MCP, are blocks of their own.
+    del document["records"], document["mcp"]
     inventory = Inventory.model_validate(document)
     assert (inventory.name, inventory.lab) == ("lab", True)
     kinds = {resource.name: resource.kind for resource in inventory.resources}
@@ -96,7 +96,9 @@ def test_the_inventory_describes_the_lab(lab: LabDescription) -> None:
 
 def test_the_environment_file_has_what_the_inventory_refers_to(lab: LabDescription) -> None:
     lines = lab.environment_path.read_text(encoding="utf-8").splitlines()
-    assert dict(line.split("=", 1) for line in lines) == {
+    variables = dict(line.split("=", 1) for line in lines)
+    assert len(variables.pop("EVENKEEL_MCP_TOKEN")) == 64
+    assert variables == {
         "SHOP_DB_MONITOR_PASSWORD": lab.database.logins["monitor"].password,
         "SHOP_DB_APPLICATION_PASSWORD": lab.database.logins["application"].password,
         "SHOP_DB_MAINTENANCE_PASSWORD": lab.database.logins["maintenance"].password,
