@@ -141,18 +141,18 @@ async def _tried(opened: Live, case: Case, settings: Settings) -> ScenarioResult
     found = await state.aresult(raise_on_failure=False)
     if isinstance(found, ScenarioResult):
         return found
-    await _require_there(opened)
+    await require_there(opened)
     return inconclusive(load_catalog().scenarios[case.scenario], state.message or "no result")
 
 
 async def _restored(opened: Live) -> None:
     """The whole lab at its baseline, steady; NotSteadyError names what is not: then nothing more can be tried in it."""
-    await _require_there(opened)
+    await require_there(opened)
     await reset(opened.inventory.name)
     await steady_state(STEADY_SECONDS)
 
 
-async def _require_there(opened: Live) -> None:
+async def require_there(opened: Live) -> None:
     """LabGoneError where nothing that runs the lab's servers answers."""
     runtimes = [getattr(opened.tool_client(one), "runtime", None) for one in opened.inventory.resources]
     known = [runtime for runtime in runtimes if runtime is not None]
