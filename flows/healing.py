@@ -23,6 +23,7 @@ from tasks.planning import make_plan
 from tasks.publishing import publish_fix, publish_planning
 from tasks.recording import heartbeat
 from tasks.remembering import remember_plan
+from tasks.shadowing import begin_shadow
 from tasks.validation import wait_until_healthy
 
 STATE_TYPE = {
@@ -125,12 +126,13 @@ async def _attempt(remediation: Remediation) -> Ending | None:
     if context.observation.health is Health.HEALTHY and untouched:
         await remediation.note(after=context.observation)
         return Verdict.NO_ACTION_NEEDED, f"{incident.resource} recovered by itself: all checks pass"
+    tell_shadow = begin_shadow(remediation.live, context, remediation.autonomy)
     plan = await make_plan(context)
     remediation.last_plan = plan
     await remediation.note(planner=plan.planner)
     standing = await standing_of(remediation.live.inventory, remediation.live.records, context, remediation.autonomy)
     rulings = await authorise_plan(plan, context, standing=standing)
-    await remember_plan(remediation.live, context, plan, rulings, standing)
+    tell_shadow(await remember_plan(remediation.live, context, plan, rulings, standing))
     await remediation.timed("planned" if not earlier else f"planned again ({len(earlier)})")
     remediation.publications.append(asyncio.create_task(publish_planning(context, plan, rulings)))
     attempt = attempt_of(plan, context, rulings)

@@ -1,12 +1,13 @@
 """From saved blocks to live clients: one set for each monitor or remediation, shared with the subflows it starts."""
 
 import asyncio
+import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Protocol, overload
+from typing import Any, Protocol, overload
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -15,6 +16,7 @@ from redis.asyncio import Redis
 
 from blocks.credentials import Login
 from blocks.gemini import GeminiBlock, load_gemini
+from blocks.gemini_settings import GeminiSettings
 from blocks.inventory import load_inventory, load_logins
 from blocks.records import load_records_url
 from blocks.schema import Inventory, Kind, Resource
@@ -34,6 +36,7 @@ from tasks.redacting import masked_logs, vendor_patterns
 
 CONNECT_SECONDS = 1.0
 REPLY_SECONDS = 2.0
+LOGGER = logging.getLogger("evenkeel")
 
 
 class Client(Protocol):
@@ -59,7 +62,8 @@ class Live:
     _stack: AsyncExitStack
     _shared: dict[tuple[str, ...], Client] = field(default_factory=dict)
     _own: dict[str, Client] = field(default_factory=dict)
-    _gemini_client: GeminiClient | None = None
+    _gemini_clients: dict[GeminiSettings, GeminiClient] = field(default_factory=dict)
+    _background: set[asyncio.Task[None]] = field(default_factory=set)
     redactor: Redactor = field(init=False)
     """Masks every secret of the inventory, what looks like one, and what `keep_secret` was given."""
     _secrets: set[str] = field(init=False, repr=False)
@@ -94,14 +98,37 @@ class Live:
             self._own[resource.name] = self._open(resource)
         return self._own[resource.name]
 
-    def gemini_client(self, block: GeminiBlock) -> GeminiClient:
-        """The client with which Gemini is asked; opened when it is first needed."""
-        if self._gemini_client is None:
+    def gemini_client(self, block: GeminiBlock, settings: GeminiSettings | None = None) -> GeminiClient:
+        """The client with which Gemini is asked, by the block's settings or these; opened when it is first needed."""
+        settings = settings or block.settings
+        if settings not in self._gemini_clients:
             access = access_of(block)
             self.keep_secret(*access.secrets)
-            self._gemini_client = GeminiClient(block.settings, access)
-            self._stack.push_async_callback(self._gemini_client.close)
-        return self._gemini_client
+            self._gemini_clients[settings] = GeminiClient(settings, access)
+            self._stack.push_async_callback(self._gemini_clients[settings].close)
+        return self._gemini_clients[settings]
+
+    def in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something that nobody waits for until the clients are closed; it has a deadline of its own, and an error in it is logged."""
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._is_over)
+
+    async def drained(self) -> None:
+        """Wait until nothing is done in the background any more."""
+        while self._background:
+            await asyncio.wait(self._background)
+
+    async def give_up_background(self) -> None:
+        """End what is still done in the background."""
+        for task in self._background:
+            task.cancel()
+        await self.drained()
+
+    def _is_over(self, task: asyncio.Task[None]) -> None:
+        self._background.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            LOGGER.error("in the background: %s", self.redactor.text(f"{type(error).__name__}: {error}"))
 
     def _open(self, resource: Resource) -> Client:
         client = open_client(resource, {purpose: self.logins[resource.name, purpose] for purpose in resource.logins})
@@ -129,6 +156,7 @@ async def live(inventory: str) -> AsyncIterator[Live]:
         token = _current.set(opened)
         try:
             yield opened
+            await opened.drained()
         except Exception as error:
             # Whoever catches it shows it: Prefect in the run's final state.
             masked = opened.redactor.known(str(error))
@@ -136,6 +164,7 @@ async def live(inventory: str) -> AsyncIterator[Live]:
                 raise
             raise EvenkeelError(f"{type(error).__name__}: {masked}") from None
         finally:
+            await opened.give_up_background()
             _current.reset(token)
 
 

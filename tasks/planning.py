@@ -46,7 +46,7 @@ def planner_of(live: Live, logger: Logger) -> Planner:
     """The planner of an inventory."""
     runbook = RunbookPlanner(live.catalog, live.inventory.rules)
     block = live.gemini
-    if block is None:
+    if block is None or not block.settings.acts:
         return runbook
 
     async def read(step: Step) -> dict[str, JsonValue]:

@@ -20,8 +20,8 @@ from tasks.core.rendering import (
     status_row,
     validation_rows,
 )
-from tasks.core.replay import Comparison, agreement
-from tasks.core.replay_rendering import agreement_text, comparison_row
+from tasks.core.replay import Comparison, Ruled, ShadowAnswer, agreement
+from tasks.core.replay_rendering import agreement_text, comparison_row, shadow_markdown
 from tasks.core.verdicts import trend
 from tasks.records.rows import Status
 
@@ -99,6 +99,12 @@ async def publish_comparisons(inventory: str, comparisons: Sequence[Comparison])
     """Plans that were made again, each beside the one that was made."""
     description = agreement_text(agreement(comparisons))
     await acreate_table_artifact([comparison_row(one) for one in comparisons], key=f"replan-{inventory}", description=description)
+
+
+async def publish_shadow(resource: str, acted: Ruled | None, shadow: ShadowAnswer) -> None:
+    """What a planner in the shadow would have done beside the one that acts."""
+    told = f"Plan of {shadow.planner} in the shadow; nothing of it is executed"
+    await acreate_markdown_artifact(shadow_markdown(resource, acted, shadow), key=f"shadow-{resource}", description=told)
 
 
 async def publish_unmatched(inventory: str, labels: Mapping[str, int]) -> None:

@@ -63,11 +63,20 @@ def agreement_text(found: Agreement) -> str:
     return "\n\n".join([*lines, *([f"Used: {used}"] if used else [])])
 
 
-def shadow_markdown(resource: str, acted: Ruled, shadow: ShadowAnswer) -> str:
+def shadow_text(shadow: ShadowAnswer) -> str:
+    """What a planner in the shadow would have done, in one line."""
+    would = shadow.answer
+    told = shadow.said if would is None else f"{steps_text(would.plan)}; policy: {rulings_text(would.rulings)}"
+    return f"{shadow.planner}: {told}"
+
+
+def shadow_markdown(resource: str, acted: Ruled | None, shadow: ShadowAnswer) -> str:
     """What a planner in the shadow would have done beside the one that acts."""
     would = shadow.answer
-    agrees = Sameness.NONE if would is None else sameness(acted.plan, would.plan)
-    rows = [("acts", acted.plan.planner, acted), ("in the shadow", shadow.planner, would)]
+    agrees = Sameness.NONE if would is None or acted is None else sameness(acted.plan, would.plan)
+    rows = [("in the shadow", shadow.planner, would)]
+    if acted is not None:
+        rows.insert(0, ("acts", acted.plan.planner, acted))
     lines = [f"# {resource}: {MARK[agrees]} {agrees}", "", "| | planner | plan | policy |", "|---|---|---|---|"]
     for role, planner, ruled in rows:
         planned = cell(shadow.said) if ruled is None else cell(steps_text(ruled.plan))

@@ -22,9 +22,12 @@ LONGEST_ECHO = 20_000
 
 
 class GeminiPlanner:
-    """Asks Gemini. It decides nothing but the plan: what may be done with it is the policy's to say."""
+    """Asks Gemini. It decides nothing but the plan: what may be done with it is the policy's to say.
 
-    def __init__(self, client: GeminiClient, catalog: Catalog, rules: Rules, read: Read, instructions: str = SYSTEM) -> None:
+    Without `read` it investigates nothing, and plans from the context alone.
+    """
+
+    def __init__(self, client: GeminiClient, catalog: Catalog, rules: Rules, read: Read | None, instructions: str = SYSTEM) -> None:
         self._client = client
         self._catalog = catalog
         self._rules = rules
@@ -48,7 +51,7 @@ class GeminiPlanner:
             session.notes.append(f"left out of the prompt: {', '.join(prompt.dropped)}")
         user, findings = prompt.user, list[str]()
         readings = open_readings(self._catalog.tools, context)
-        if readings:
+        if readings and self._read is not None:
             investigation = Investigation(self._client, readings, self._read, context.incident.resource)
             await investigation.run(session, prompt.system, user)
             findings = investigation.findings

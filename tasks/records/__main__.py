@@ -17,6 +17,8 @@ from blocks.records_url import DEFAULT_PATH, records_url
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import FixRecord, Verdict
 from tasks.core.rendering import history_row, usage_text, validation_rows
+from tasks.core.replay import ShadowAnswer
+from tasks.core.replay_rendering import shadow_text
 from tasks.records.archive import archive_of, secrets_of, write_private
 from tasks.records.fixes import HISTORY_LIMIT
 from tasks.records.repository import Records
@@ -87,11 +89,13 @@ async def run(options: argparse.Namespace, console: Console) -> None:
             record = await records.get(options.id)
             if record is None:
                 raise NotFound(f"no fix {options.id!r}; `list` shows which there are")
-            journal = await records.journal(options.id)
+            journal, shadows = await records.journal(options.id), await records.shadows(options.id)
             if as_json:
-                _print_json(record.model_dump(mode="json") | {"journal": [entry.model_dump(mode="json") for entry in journal]})
+                beside = {str(attempt): shadow.model_dump(mode="json") for attempt, shadow in shadows.items()}
+                steps = [entry.model_dump(mode="json") for entry in journal]
+                _print_json(record.model_dump(mode="json") | {"journal": steps, "shadows": beside})
             else:
-                _show(console, record, journal)
+                _show(console, record, journal, shadows)
         elif options.command == "export":
             await _export(records, options)
         else:
@@ -128,7 +132,7 @@ def _existing(given: str | None) -> str | None:
     return given
 
 
-def _show(console: Console, record: FixRecord, journal: Sequence[JournalEntry]) -> None:
+def _show(console: Console, record: FixRecord, journal: Sequence[JournalEntry], shadows: Mapping[int, ShadowAnswer]) -> None:
     for name, value in history_row(record).items():
         console.print(f"{name:>14}  {_plain(value)}")
     console.print(f"{'message':>14}  {_plain(record.message)}")
@@ -137,6 +141,8 @@ def _show(console: Console, record: FixRecord, journal: Sequence[JournalEntry]) 
         console.print(f"{f'plan {position}':>14}  {plan.planner}: {plan.decision}: {_plain(plan.diagnosis)} {_plain(plan.reasoning)}")
         for said in filter(None, (usage_text(plan.usage), *plan.notes)):
             console.print(f"{'':>14}  {_plain(said)}")
+        if position in shadows:
+            console.print(f"{'in the shadow':>14}  {_plain(shadow_text(shadows[position]))}")
     _print_table(console, validation_rows(record), "steps and validation")
     interrupted = [{"step": entry.step.tool, "begun": entry.begun_at.isoformat()} for entry in journal if entry.outcome is None]
     if interrupted:

@@ -30,6 +30,12 @@ class Questions:
         async with self._database.begin() as connection:
             await connection.execute(insert.on_conflict_do_update(index_elements=["fix_id", "attempt"], set_=values))
 
+    async def shadows(self, fix_id: str) -> dict[int, ShadowAnswer]:
+        """Attempt -> what a planner in the shadow would have done."""
+        query = select(shadows.c.attempt, shadows.c.answer).where(shadows.c.fix_id == fix_id).order_by(shadows.c.attempt)
+        async with self._database.begin() as connection:
+            return {row.attempt: ShadowAnswer.model_validate(row.answer) for row in await connection.execute(query)}
+
     async def saved_incidents(
         self, ids: Sequence[str] | None = None, inventory: str | None = None, limit: int | None = None
     ) -> list[SavedIncident]:

@@ -75,7 +75,6 @@ async def obeyed(opened: Live, lab: LabDescription, resource: str, shown: str, c
     async with GeminiServer(obeying(*call)) as server:
         settings = GeminiSettings(model="gemini-test", base_url=server.url, timeout_seconds=5, total_seconds=15)
         opened.gemini = GeminiBlock(settings=settings, api_key=SecretStr(API_KEY))
-        opened._gemini_client = None
         state: State[Any] = await remediate(resource, return_state=True)
     assert server.requests
     assert shown in server.requests[0].text

@@ -12,14 +12,16 @@ from tasks.core.replay import Comparison, Question, Ruled, Sameness, agreement, 
 from tasks.core.replay_rendering import agreement_text, comparison_row
 from tests.incidents import context_of
 
+Call = tuple[str, dict[str, JsonValue]]
 
-def plan(*tools: tuple[str, dict[str, JsonValue]], decision: Decision = Decision.ACT, why: str = "it is full") -> Plan:
+
+def plan(*tools: Call, decision: Decision = Decision.ACT, why: str = "it is full") -> Plan:
     steps = tuple(Step(tool=tool, target="shop-cache", args=args, why=why) for tool, args in tools)
     return Plan(planner="runbook", decision=decision, diagnosis="full", steps=steps)
 
 
-RAISE = ("redis_set_maxmemory", {"mebibytes": 96})
-EVICT = ("redis_evict_to", {"percent": 80})
+RAISE: Call = ("redis_set_maxmemory", {"mebibytes": 96})
+EVICT: Call = ("redis_evict_to", {"percent": 80})
 NOBODY = plan(decision=Decision.ESCALATE)
 
 
