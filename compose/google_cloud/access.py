@@ -17,6 +17,8 @@ from compose.google_cloud.world import CloudIdentity, World
 
 TOKEN_URI = "https://oauth2.googleapis.com/token"  # noqa: S105 - an address
 CLOUD_PLATFORM = "https://www.googleapis.com/auth/cloud-platform"
+SCOPES = {"iamcredentials.googleapis.com": {CLOUD_PLATFORM, "https://www.googleapis.com/auth/iam"}}
+"""Hosts for which another scope will do; google-auth impersonates with that one."""
 JWT_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 LIFE_SECONDS = 3600
 CLOCK_SKEW_SECONDS = 10
@@ -127,7 +129,7 @@ class Access:
             scopes = frozenset(str(claims.get("scope", "")).split())
             if claims.get("aud") == f"https://{host}/":
                 scopes |= {CLOUD_PLATFORM}
-        if CLOUD_PLATFORM not in scopes:
+        if not scopes & SCOPES.get(host, {CLOUD_PLATFORM}):
             raise Refused(403, "Request had insufficient authentication scopes.", reason="ACCESS_TOKEN_SCOPE_INSUFFICIENT", details={})
         return self.identities[email]
 

@@ -114,6 +114,8 @@ class Checker:
         for name, field in value.items():
             inner = f"{where}.{name}"
             if name in properties:
+                if self.sending and field is None:
+                    continue  # Google takes null for a field that is not set
                 if self.sending and _is_output_only(properties[name]):
                     yield f"{inner}: only answers hold this field"
                 yield from self._problems(properties[name], field, inner)

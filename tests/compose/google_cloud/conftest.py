@@ -16,6 +16,11 @@ from tests.google_cloud_world import GoogleProject
 SECONDS = 20.0
 
 
+def result(operation: Any) -> Any:
+    """What a long-running operation of Memorystore gives in the end."""
+    return operation.result(timeout=SECONDS)
+
+
 @dataclass
 class Libraries:
     """The clients of one identity."""

@@ -10,7 +10,7 @@ from googleapiclient.errors import HttpError
 
 from compose.google_cloud.faults import Fault
 from compose.google_cloud.world import Delays
-from tests.compose.google_cloud.conftest import SECONDS, Libraries
+from tests.compose.google_cloud.conftest import SECONDS, Libraries, result
 from tests.google_cloud_world import GoogleProject
 
 HERE, THERE = "europe-west4-a", "us-central1-a"
@@ -117,10 +117,10 @@ def test_memorystore_scales_and_fails_over_as_its_tier_allows(google_cloud: Goog
     scaling = redis.update_instance(request=wanted)
     with pytest.raises(exceptions.Conflict, match="unable to queue"):
         redis.update_instance(request=wanted)
-    assert scaling.result(timeout=SECONDS).memory_size_gb == 3
+    assert result(scaling).memory_size_gb == 3
     assert scaling.metadata.verb == "update"
     mode = redis_v1.FailoverInstanceRequest.DataProtectionMode.LIMITED_DATA_LOSS
-    over = redis.failover_instance(request={"name": PAGES, "data_protection_mode": mode}).result(timeout=SECONDS)
+    over = result(redis.failover_instance(request={"name": PAGES, "data_protection_mode": mode}))
     assert over.state == redis_v1.Instance.State.READY
     with pytest.raises(exceptions.BadRequest, match="STANDARD_HA"):
         redis.failover_instance(name=QUEUE)
@@ -163,7 +163,8 @@ def test_lists_come_in_pages_and_name_what_did_not_answer(google_cloud: GooglePr
     assert [sum(len(scope.instances) for scope in page.items.values()) for page in pages] == [1, 1]
     google_cloud.admin.add(Fault(unreachable=(THERE, "us-central1")))
     (page,) = libraries.instances.aggregated_list(project=google_cloud.id).pages
-    assert (page.unreachables, page.items[f"zones/{THERE}"].warning.code) == ([f"zones/{THERE}"], "UNREACHABLE")
+    warning: Any = page.items[f"zones/{THERE}"].warning
+    assert (page.unreachables, warning.code) == ([f"zones/{THERE}"], "UNREACHABLE")
     answer = libraries.sql.instances().list(project=google_cloud.id).execute()
     assert [(one["code"], one["region"]) for one in answer["warnings"]] == [("REGION_UNREACHABLE", "us-central1")]
     (listed,) = libraries.redis.list_instances(parent=f"{PARENT}/-").pages

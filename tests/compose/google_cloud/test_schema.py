@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+import compose.google_cloud.rest  # noqa: F401 - importing declares what is served
 from compose.google_cloud.discovery import Method, Router
-from compose.google_cloud.rest import SERVED
 from compose.google_cloud.schema import Checker
+from compose.google_cloud.serving import SERVED
 
 Body = dict[str, Any]
 HOSTS = {"compute": "compute.googleapis.com", "sql": "sqladmin.googleapis.com", "redis": "redis.googleapis.com"}
