@@ -164,7 +164,7 @@ def _change(instance: Machine | SqlInstance | RedisInstance, change: RecordChang
     if change.labels is not None:
         instance.labels = dict(change.labels)
     if isinstance(instance, Machine):
-        instance.recorded = change.status or instance.recorded
+        instance.status = change.status or instance.status
     else:
         instance.state = change.state or instance.state
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from compose.google_cloud.listing import matching, page
 from compose.google_cloud.operations import Operation
-from compose.google_cloud.project import Machine, Project, number_of, text_of
+from compose.google_cloud.project import CREATED, Machine, Project, number_of, text_of
 from compose.google_cloud.refusals import Refused, not_found
 from compose.google_cloud.serving import Call, JsonObject, serves
 
@@ -53,8 +53,9 @@ def shown(project: Project, machine: Machine) -> JsonObject:
         "kind": "compute#instance",
         "id": numeric_id(machine.name),
         "name": machine.name,
-        "creationTimestamp": text_of(machine.started),
+        "creationTimestamp": text_of(CREATED),
         "lastStartTimestamp": text_of(machine.started),
+        **({} if machine.stopped is None else {"lastStopTimestamp": text_of(machine.stopped)}),
         "zone": link(project, "zones", zone),
         "machineType": link(project, "zones", zone, "machineTypes", machine.machine_type),
         "status": machine.status,
@@ -102,6 +103,7 @@ def shown_operation(project: Project, operation: Operation) -> JsonObject:
 
 
 def _machine(project: Project, call: Call) -> Machine:
+    project.notice_powered_off()
     name = call.path["instance"]
     machine = project.machines.get(name) or next((one for one in project.machines.values() if numeric_id(one.name) == name), None)
     if machine is None or machine.described.zone != call.path["zone"]:
@@ -116,6 +118,7 @@ def _size(call: Call) -> int:
 @serves("compute.instances.aggregatedList", "compute.instances.list", query=LISTING)
 async def aggregated_list(project: Project, call: Call) -> JsonObject:
     """Every zone's instances; zones without any carry a warning instead."""
+    project.notice_powered_off()
     missing = call.unreachable() & set(project.zones)
     holds = matching(call.query.get("filter", ""))
     every = [one for one in project.machines.values() if one.described.zone not in missing]
@@ -145,6 +148,7 @@ def _warning(code: str, message: str, scope: str) -> JsonObject:
 @serves("compute.instances.list", "compute.instances.list", query=LISTING)
 async def list_instances(project: Project, call: Call) -> JsonObject:
     """One zone's instances."""
+    project.notice_powered_off()
     zone = _zone(project, call)
     if zone in call.unreachable():
         raise Refused(503, f"Backend error: {zone} did not answer.")
@@ -193,10 +197,10 @@ async def _set_going(
             await change(machine)
 
     def undo() -> None:
-        machine.recorded = before
+        machine.status = before
 
     operation = project.operations.begin(call, "compute", kind, machine.name, zone, effect, undo)
-    machine.recorded = meanwhile or before
+    machine.status = meanwhile or before
     return shown_operation(project, operation)
 
 
@@ -207,7 +211,7 @@ async def start(project: Project, call: Call) -> JsonObject:
     async def boot(machine: Machine) -> None:
         if machine.plane is not None:
             await machine.plane.boot()
-        machine.recorded, machine.started = "RUNNING", datetime.now(UTC)
+        machine.status, machine.started = "RUNNING", datetime.now(UTC)
 
     return await _set_going(project, call, already="RUNNING", meanwhile="STAGING", change=boot)
 
@@ -219,7 +223,7 @@ async def stop(project: Project, call: Call) -> JsonObject:
     async def shut_down(machine: Machine) -> None:
         if machine.plane is not None:
             await machine.plane.shutdown()
-        machine.recorded = "TERMINATED"
+        machine.status, machine.stopped = "TERMINATED", datetime.now(UTC)
 
     return await _set_going(project, call, already="TERMINATED", meanwhile="STOPPING", change=shut_down)
 
@@ -265,6 +269,7 @@ async def wait(project: Project, call: Call) -> JsonObject:
 @serves("compute.zoneOperations.list", "compute.zoneOperations.list", query=("filter", "maxResults", "pageToken", "orderBy"))
 async def list_operations(project: Project, call: Call) -> JsonObject:
     """A zone's operations, by name, or the newest first where that is asked for."""
+    project.notice_powered_off()
     zone = _zone(project, call)
     holds = matching(call.query.get("filter", ""))
     every = [shown_operation(project, one) for one in project.operations.of("compute") if one.location == zone]

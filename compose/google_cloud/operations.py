@@ -111,6 +111,13 @@ class Operations:
             operation.status, operation.started = "RUNNING", datetime.now(UTC)
         return operation
 
+    def note(self, api: Api, kind: str, target: str, location: str) -> None:
+        """An operation of the cloud's own, which is over."""
+        operation = Operation(api, kind, kind, target, location, "system", 0)
+        operation.name = f"systemevent-{operation.number}-{operation.name[:13]}"
+        self._all[operation.name] = operation
+        _end(operation, None)
+
     def find(self, api: Api, name: str) -> Operation | None:
         """By name, or by number as Compute Engine also has it."""
         found = self._all.get(name) or next((one for one in self._all.values() if str(one.number) == name), None)

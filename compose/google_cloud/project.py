@@ -30,22 +30,17 @@ class Machine:
 
     described: ComputeDescribed
     plane: MachinePlane | None
-    recorded: str = "RUNNING"
+    status: str = "RUNNING"
     labels: dict[str, str] = field(default_factory=dict)
     machine_type: str = ""
     started: datetime = CREATED
+    stopped: datetime | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def name(self) -> str:
         """The instance's."""
         return self.described.name
-
-    @property
-    def status(self) -> str:
-        """The API's; a machine that was powered off from within is TERMINATED."""
-        off = self.recorded == "RUNNING" and self.plane is not None and not self.plane.running
-        return "TERMINATED" if off else self.recorded
 
     @property
     def address(self) -> str:
@@ -118,6 +113,15 @@ class Project:
         used = {one.region for one in self.world.sql} | {one.region for one in self.world.redis}
         return sorted(used | {zone.rsplit("-", 1)[0] for zone in self.zones})
 
+    def notice_powered_off(self) -> None:
+        """A machine that was powered off from within is TERMINATED, by an operation of Google's own."""
+        for machine in self.machines.values():
+            if machine.plane is None or machine.plane.running or machine.status != "RUNNING" or machine.lock.locked():
+                continue
+            if self.operations.under_way("compute", machine.name) is None:
+                machine.status, machine.stopped = "TERMINATED", datetime.now(UTC)
+                self.operations.note("compute", "compute.instances.guestTerminate", machine.name, machine.described.zone)
+
     async def restore(self) -> None:
         """Every record is as the world describes it, no operation is under way, and what should run runs."""
         await self.operations.clear()
@@ -157,7 +161,7 @@ async def _restored_machine(machine: Machine) -> None:
     if plane is None:
         return
     await plane.thaw()
-    if machine.recorded == "RUNNING" and not plane.running:
+    if machine.status == "RUNNING" and not plane.running:
         await plane.boot()
-    elif machine.recorded == "TERMINATED" and plane.running:
+    elif machine.status == "TERMINATED" and plane.running:
         await plane.shutdown()

@@ -71,8 +71,7 @@ async def settled(simulator: Simulator) -> None:
 
 
 async def test_a_machine_is_shut_down_booted_and_reset(simulator: Simulator, libraries: Libraries) -> None:
-    machine = simulator.project.machines["vm"]
-    plane: Any = machine.plane
+    plane: Any = simulator.project.machines["vm"].plane
     where: Any = {"project": "evenkeel-lab", "zone": ZONE, "instance": "vm"}
     found = await called(lambda: libraries.instances.get(**where))
     assert found.network_interfaces[0].network_i_p == "10.0.0.7"
@@ -86,6 +85,8 @@ async def test_a_machine_is_shut_down_booted_and_reset(simulator: Simulator, lib
         assert (plane.running, plane.boots) == (running, boots)
     await plane.shutdown()  # from within
     assert (await called(lambda: libraries.instances.get(**where))).status == "TERMINATED"
+    operations = await called(lambda: list(libraries.operations.list(project="evenkeel-lab", zone=ZONE)))
+    assert ("compute.instances.guestTerminate", "system") in {(one.operation_type, one.user) for one in operations}
 
 
 async def test_a_database_changes_its_tier_and_runs_statements(simulator: Simulator, libraries: Libraries) -> None:
@@ -167,7 +168,7 @@ async def test_a_reset_brings_back_what_was_described(simulator: Simulator, plan
     await machine.shutdown()
     await database.kill()
     await cache.kill()
-    simulator.project.machines["vm"].recorded = "SUSPENDED"
+    simulator.project.machines["vm"].status = "SUSPENDED"
     await simulator.project.restore()
     assert (machine.running, database.running, cache.running, simulator.project.machines["vm"].status) == (True, True, True, "RUNNING")
     assert (await called(lambda: libraries.instances.get(project="evenkeel-lab", zone=ZONE, instance="vm"))).status == "RUNNING"
