@@ -20,6 +20,7 @@ from compose.google_cloud.description import CloudDescription, load_cloud
 from compose.google_cloud.plane_building import clear_planes
 from compose.google_cloud.world import World, default_world, realistic_world, save_world
 from compose.progress import console
+from compose.records import locked
 
 READY_SECONDS = 60.0
 STOP_SECONDS = 20.0
@@ -57,8 +58,10 @@ async def running_cloud_lab(directory: Path, *, world: World | None = None, auth
     """
     directory = directory.absolute()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    played = world or default_world()
-    save_world(directory, played)
+    remedy = f"end it, or give another directory than {directory}"
+    with locked(directory, remedy):
+        played = world or default_world()
+        save_world(directory, played)
     command = ["-m", "compose.google_cloud", "--directory", str(directory), "--lifeline"]
     if authority is not None:
         command += ["--authority", str(authority)]
@@ -81,8 +84,9 @@ async def running_cloud_lab(directory: Path, *, world: World | None = None, auth
         yield CloudLab(directory, played, cloud)
     finally:
         await _end(process)
-        # Nothing is left unless it was killed.
-        await clear_planes(directory)
+        with locked(directory, remedy):
+            # Nothing is left unless it was killed.
+            await clear_planes(directory)
 
 
 async def _ready(process: asyncio.subprocess.Process, log: Path) -> None:

@@ -86,8 +86,9 @@ async def clear_planes(directory: Path) -> None:
     left = await kill(set().union(*[await asyncio.to_thread(traced, trace) for trace in traces]))
     if left:
         raise LabError(f"{directory}: process {min(one.pid for one in left)} of an earlier start can't be ended; end it by hand")
-    for data in folder.glob("*/data*"):
-        remove_left(data)
+    for instance in folder.iterdir():
+        for data in ("data", "data.new"):
+            remove_left(instance / data)
     await asyncio.to_thread(shutil.rmtree, folder)
 
 
