@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from compose.description import LabError, Login, write_private
+from compose.description import LabError, Login, Purpose, write_private
 from compose.google_cloud.description import CloudDescription, PlaneAddress
-from compose.google_cloud.world import ComputeDescribed, RedisDescribed, SqlDescribed, World
+from compose.google_cloud.world import ComputeDescribed, InstanceDescribed, RedisDescribed, SqlDescribed, World
 
 NAME = "cloud"
 KEY = "GCP_SERVICE_ACCOUNT"
@@ -40,7 +40,7 @@ def write_cloud_inventory(directory: Path, world: World, cloud: CloudDescription
 
 def cloud_inventory(directory: Path, world: World, cloud: CloudDescription) -> dict[str, Any]:
     """The inventory as plain data: every instance behind which a real server stands."""
-    machines = [_machine(one, cloud.planes[one.name]) for one in world.compute if one.plane]
+    machines = [_machine(one, cloud.planes[one.name], _logins_of(one, cloud)) for one in world.compute if one.plane]
     through = machines[0]["name"] if machines else None
     private = [
         *(_database(one, cloud.planes[one.name]) for one in world.sql if one.plane),
@@ -67,12 +67,20 @@ def environment(world: World, cloud: CloudDescription) -> dict[str, str]:
     found = {KEY: json.dumps(json.loads(cloud.key_paths[IDENTITY].read_text(encoding="utf-8")))}
     for one in (*world.compute, *world.sql, *world.redis):
         if one.plane:
-            for purpose, login in cloud.planes[one.name].logins.items():
+            for purpose, login in _logins_of(one, cloud).items():
                 found[_variable(one.name, purpose)] = login.password
     return found
 
 
-def _machine(described: ComputeDescribed, plane: PlaneAddress) -> dict[str, Any]:
+def _logins_of(described: InstanceDescribed, cloud: CloudDescription) -> dict[Purpose, Login]:
+    """Those of the real server; a machine's `admin` is for faults of the project itself: the admin API's address and token."""
+    logins = cloud.planes[described.name].logins
+    if isinstance(described, ComputeDescribed):
+        return {**logins, "admin": Login(username=cloud.admin_url, password=cloud.admin_token)}
+    return logins
+
+
+def _machine(described: ComputeDescribed, plane: PlaneAddress, logins: dict[Purpose, Login]) -> dict[str, Any]:
     ssh = {"host": plane.host, "port": plane.port, "host_keys": [plane.host_key]}
     return {
         "name": described.name,
@@ -81,7 +89,7 @@ def _machine(described: ComputeDescribed, plane: PlaneAddress) -> dict[str, Any]
         "role": "cache",
         "thresholds": {"memory_percent": 90, "cpu_percent": 90},
         "cloud": {"location": described.zone, "ssh": ssh},
-        "logins": _logins(described.name, plane.logins),
+        "logins": _logins(described.name, logins),
     }
 
 

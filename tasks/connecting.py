@@ -15,14 +15,18 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from blocks.credentials import Login
+from blocks.gcp import load_gcp
 from blocks.gemini import GeminiBlock, load_gemini
 from blocks.gemini_settings import GeminiSettings
 from blocks.inventory import load_inventory, load_logins
 from blocks.records import load_records_url
-from blocks.schema import Inventory, Kind, Resource
+from blocks.schema import CLOUD_KINDS, Inventory, Kind, Resource
 from tasks.catalog import Catalog, load_catalog
+from tasks.clients.cloud_sql import CloudSqlClient
+from tasks.clients.compute_engine import ComputeClient
 from tasks.clients.containers import open_container
 from tasks.clients.login import Login as PlainLogin
+from tasks.clients.memorystore import MemorystoreClient
 from tasks.clients.nginx import NginxClient
 from tasks.clients.postgres import PostgresClient
 from tasks.clients.redis_server import RedisClient, open_redis
@@ -30,6 +34,7 @@ from tasks.clients.runtime import open_runtime
 from tasks.clients.web import WebClient
 from tasks.core.errors import EvenkeelError, ProbeBroken
 from tasks.core.redaction import Redactor
+from tasks.google_clients import GoogleClients
 from tasks.planners.gemini_client import GeminiAccess, GeminiClient
 from tasks.records.repository import Records
 from tasks.redacting import masked_logs, vendor_patterns
@@ -64,6 +69,8 @@ class Live:
     _own: dict[str, Client] = field(default_factory=dict)
     _gemini_clients: dict[GeminiSettings, GeminiClient] = field(default_factory=dict)
     _background: set[asyncio.Task[None]] = field(default_factory=set)
+    google: GoogleClients | None = None
+    """Where the inventory watches something in Google Cloud."""
     redactor: Redactor = field(init=False)
     """Masks every secret of the inventory, what looks like one, and what `keep_secret` was given."""
     _secrets: set[str] = field(init=False, repr=False)
@@ -84,7 +91,8 @@ class Live:
     def probe_client(self, resource: Resource) -> Client:
         """A client for measuring; resources at the same address with the same logins share one."""
         runtime = "" if resource.runtime is None else resource.runtime.model_dump_json()
-        key = (resource.kind, resource.address, *sorted(resource.logins.values()), runtime, resource.config_path or "")
+        cloud = resource.cloud.model_dump_json()
+        key = (resource.kind, resource.address, *sorted(resource.logins.values()), runtime, resource.config_path or "", cloud)
         if key not in self._shared:
             self._shared[key] = self._open(resource)
         return self._shared[key]
@@ -131,7 +139,7 @@ class Live:
             LOGGER.error("in the background: %s", self.redactor.text(f"{type(error).__name__}: {error}"))
 
     def _open(self, resource: Resource) -> Client:
-        client = open_client(resource, {purpose: self.logins[resource.name, purpose] for purpose in resource.logins})
+        client = open_client(resource, {purpose: self.logins[resource.name, purpose] for purpose in resource.logins}, self.google)
         self._stack.push_async_callback(client.close)
         return client
 
@@ -151,8 +159,15 @@ async def live(inventory: str) -> AsyncIterator[Live]:
         records_url = await load_records_url()
         records = await Records.open(records_url)
         stack.push_async_callback(records.close)
-        opened = Live(loaded, records, load_catalog(), *await asyncio.gather(load_logins(loaded), load_gemini(inventory)), stack)
-        opened.keep_secret(unquote(urlsplit(records_url).password or ""))
+        logins, gemini, gcp = await asyncio.gather(load_logins(loaded), load_gemini(inventory), load_gcp(inventory))
+        google = None
+        if gcp is not None or any(resource.kind in CLOUD_KINDS for resource in loaded.resources):
+            google = GoogleClients(loaded, logins, gcp)
+            stack.push_async_callback(google.close)
+            await google.open()
+            loaded = await google.discovered()
+        opened = Live(loaded, records, load_catalog(), logins, gemini, stack, google=google)
+        opened.keep_secret(unquote(urlsplit(records_url).password or ""), *(() if gcp is None else gcp.secrets))
         token = _current.set(opened)
         try:
             yield opened
@@ -176,8 +191,13 @@ def current() -> Live:
     return found
 
 
-def open_client(resource: Resource, logins: dict[str, Login]) -> Client:
-    """A client of the resource's kind; connections are made when they are first needed."""
+def open_client(resource: Resource, logins: dict[str, Login], google: GoogleClients | None = None) -> Client:
+    """A client of the resource's kind; connections are made when they are first needed.
+
+    ProbeBroken: what it takes is not configured as it must be.
+    """
+    if resource.kind in CLOUD_KINDS:
+        return _in_google_cloud(resource, logins, google)
     runtime = open_runtime(resource.runtime)
     match resource.kind:
         case Kind.REDIS:
@@ -201,8 +221,29 @@ def open_client(resource: Resource, logins: dict[str, Login]) -> Client:
             return WebClient(_http(), resource, runtime)
         case Kind.CONTAINER:
             return open_container(resource)
-        case Kind.COMPUTE_ENGINE | Kind.CLOUD_SQL | Kind.MEMORYSTORE:
-            raise ProbeBroken(f"kind: {resource.kind} can be declared and not yet be probed; remove {resource.name} from the inventory")
+        case _:
+            raise AssertionError(f"{resource.kind}: no client is known")
+
+
+def _in_google_cloud(resource: Resource, logins: dict[str, Login], google: GoogleClients | None) -> Client:
+    if google is None:
+        raise ProbeBroken(f"gcp: {resource.name} is a {resource.kind}, and no project of Google Cloud is named; add the section gcp")
+    match resource.kind:
+        case Kind.COMPUTE_ENGINE:
+            return ComputeClient(resource, google.cloud, google.ssh(resource.name))
+        case Kind.CLOUD_SQL:
+            return CloudSqlClient(
+                resource=resource,
+                cloud=google.cloud,
+                way=google.way(resource.cloud.through),
+                monitor=_plain(logins.get("monitor")),
+                application=_plain(logins.get("application")),
+                maintenance=_plain(logins.get("maintenance")),
+            )
+        case _:
+            return MemorystoreClient(
+                resource=resource, cloud=google.cloud, way=google.way(resource.cloud.through), monitor=_plain(logins.get("monitor"))
+            )
 
 
 def _redis(resource: Resource, login: Login | None) -> Redis:

@@ -17,6 +17,7 @@ from tasks.connecting import Live, current
 from tasks.core.errors import EvenkeelError, NotApplicable, OutcomeUnknown, ToolFailed, Unreachable
 from tasks.core.models import Change, Outcome, OutcomeStatus, Step
 from tasks.core.plans import parse_args
+from tasks.progress import shown_progress
 from tasks.redacting import redacted_change, redacted_error
 
 STATUS_OF_ERROR: dict[type[Exception], OutcomeStatus] = {
@@ -75,7 +76,8 @@ async def run_step(step: Step) -> Change:
     """One tool call. Repeated only while nothing could be sent."""
     logger = get_run_logger()
     logger.info("%s on %s with %s: %s", step.tool, step.target, step.args, step.why)
-    change = await call_tool(current(), step)
+    async with shown_progress(step.target):
+        change = await call_tool(current(), step)
     logger.info("before %s", change.before)
     logger.info("after  %s", change.after)
     return change

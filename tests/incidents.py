@@ -17,6 +17,7 @@ from tasks.core.detection import open_incident
 from tasks.core.models import Context, Reading
 from tasks.core.verdicts import observe
 from tests.container_incidents import BOX_RESOURCE, CONTAINER_READINGS
+from tests.machine_incidents import MACHINE_READINGS, MACHINE_RESOURCE
 from tests.managed_incidents import MANAGED_READINGS, MANAGED_RESOURCES
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -188,6 +189,7 @@ READINGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 READINGS |= CONTAINER_READINGS
 READINGS |= MANAGED_READINGS
+READINGS |= MACHINE_READINGS
 """Incident -> resource, and the reading that opens it; the part after the colon is its symptom. `store`: the cache as a store."""
 
 
@@ -197,7 +199,7 @@ def lab_inventory() -> Inventory:
     with tempfile.TemporaryDirectory() as directory:
         lab = prepare(Path(directory), None, Path(directory) / "control.sock")
         found = parse_inventory(yaml.safe_dump(lab_file.inventory(lab)), lab_file.environment(lab)).inventory
-    return found.model_copy(update={"resources": (*found.resources, BOX_RESOURCE, *MANAGED_RESOURCES)})
+    return found.model_copy(update={"resources": (*found.resources, BOX_RESOURCE, *MANAGED_RESOURCES, MACHINE_RESOURCE)})
 
 
 def context_of(incident: str) -> Context:

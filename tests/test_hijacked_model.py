@@ -21,6 +21,7 @@ from tasks.core.plans import check_plan, parse_args
 from tasks.core.policy import Action, Ruling, Standing, authorise
 from tests.container_incidents import CONTAINER_SURVIVORS
 from tests.incidents import NOW, READINGS, STATIC, context_of, lab_inventory
+from tests.machine_incidents import MACHINE_SURVIVORS
 from tests.managed_incidents import MANAGED_SURVIVORS, TIERS
 
 TOOLS = load_catalog().tools
@@ -117,6 +118,7 @@ SURVIVORS: dict[str, set[str]] = {
 }
 SURVIVORS |= CONTAINER_SURVIVORS
 SURVIVORS |= MANAGED_SURVIVORS
+SURVIVORS |= MACHINE_SURVIVORS
 """Incident -> every tool that may still change something without a person, on the incident's own resource."""
 
 MEASURED: dict[str, str | int] = {

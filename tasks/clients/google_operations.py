@@ -16,6 +16,7 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 3.0
 REASON_LENGTH = 300
 RECENT = 20
+PAGE = 500
 
 
 @dataclass(frozen=True)
@@ -69,18 +70,16 @@ def compute_operation(cloud: "GoogleCloud", zone: str, raw: Any) -> Operation:
 
 
 def compute_operations(cloud: "GoogleCloud", zone: str, target_id: int) -> Callable[[float], list[Operation]]:
-    """The operations of one instance, by its numeric id."""
+    """The operations of one instance, by its numeric id, newest first."""
+    return lambda timeout: [compute_operation(cloud, zone, one) for one in read_compute_operations(cloud, zone, target_id, timeout)]
 
-    def listed(timeout: float) -> list[Operation]:
-        from google.cloud import compute_v1
 
-        request = compute_v1.ListZoneOperationsRequest(
-            project=cloud.project, zone=zone, filter=f"targetId={target_id}", max_results=RECENT, order_by="creationTimestamp desc"
-        )
-        page = next(cloud.zone_operations.list(request, timeout=timeout, retry=None).pages)
-        return [compute_operation(cloud, zone, one) for one in page.items]
+def read_compute_operations(cloud: "GoogleCloud", zone: str, target_id: int, timeout: float) -> list[Any]:
+    """The same as compute_v1.Operation, newest first; Google keeps them for some weeks. Blocks: for within `GoogleCloud.call`."""
+    from google.cloud import compute_v1
 
-    return listed
+    request = compute_v1.ListZoneOperationsRequest(project=cloud.project, zone=zone, filter=f"targetId={target_id}", max_results=PAGE)
+    return sorted(cloud.zone_operations.list(request, timeout=timeout, retry=None), key=lambda one: str(one.insert_time), reverse=True)
 
 
 def sql_operation(cloud: "GoogleCloud", raw: dict[str, Any]) -> Operation:

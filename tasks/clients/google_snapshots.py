@@ -119,8 +119,11 @@ def _memorystore(cloud: "GoogleCloud", timeout: float) -> Snapshot:
     for page in cloud.redis.list_instances(request, timeout=timeout, retry=None).pages:
         unreachable |= set(page.unreachable)
         for one in page.instances:
-            region = one.name.split("/")[3]
-            found.append(CloudInstance(_last(one.name), region, one.state.name, dict(one.labels), one))
+            region, name = one.name.split("/")[3], _last(one.name).strip(" -")
+            if not name:  # stands for a region that did not answer
+                unreachable.add(region)
+                continue
+            found.append(CloudInstance(name, region, one.state.name, dict(one.labels), one))
     return Snapshot(Kind.MEMORYSTORE, cloud.project, tuple(found), tuple(sorted(map(_last, unreachable))))
 
 

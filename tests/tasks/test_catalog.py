@@ -27,7 +27,7 @@ NAMED_BY_THE_REPORT = {
 
 
 LIMITS: dict[str, Any] = {"memory_mib": 128, "connections": 4096, "cpus": 1, **MANAGED_LIMITS}
-PREFIXES = {Kind.CONTAINER: "docker", Kind.CLOUD_SQL: "gcp_sql", Kind.MEMORYSTORE: "gcp_redis"}
+PREFIXES = {Kind.CONTAINER: "docker", Kind.CLOUD_SQL: "gcp_sql", Kind.MEMORYSTORE: "gcp_redis", Kind.COMPUTE_ENGINE: "gcp_compute"}
 
 
 PROPOSED = {"postgres_drop_slot", "redis_repair_aof", "gcp_sql_grow_storage", "gcp_redis_scale_memory"}
