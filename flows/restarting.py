@@ -3,13 +3,15 @@
 from prefect import get_run_logger
 
 from blocks.schema import Autonomy
-from flows.healing import Ending, Remediation, attempt_of, perform
+from flows.healing import Ending, Remediation, attempt_of
 from flows.reset import require_lab
+from tasks.acting import validated
 from tasks.authorising import kill_switch
 from tasks.context import gather_context
-from tasks.core.models import Decision, Verdict
+from tasks.core.models import Attempt, Decision, Verdict
 from tasks.core.verdicts import conclude, healed
 from tasks.planners.restart import RestartPlanner
+from tasks.restarting import restart
 
 RESTARTS = 3
 """As Monit is usually configured: after that many restarts in a row it gives up and tells a person."""
@@ -39,7 +41,16 @@ async def restart_only(remediation: Remediation) -> Ending:
             break
         attempt = attempt_of(plan, context, [])
         await remediation.note(attempts=(*remediation.record.attempts, attempt))
-        await perform(remediation, attempt)
+        await _performed(remediation, attempt)
         if healed(remediation.record.attempts[-1]):
             break
     return conclude(remediation.record.attempts, remediation.last_plan)
+
+
+async def _performed(remediation: Remediation, attempt: Attempt) -> None:
+    """Restart, and see whether that was all that was needed."""
+    earlier, rules = remediation.record.attempts[:-1], remediation.live.inventory.rules
+    outcome = await restart(remediation.record.id, remediation.owner, remediation.next_ordinal(), attempt.plan.steps[0])
+    await remediation.timed("executed")
+    after = await validated(remediation.live, remediation.record, rules.recover_seconds, remediation.timed)
+    await remediation.note(attempts=(*earlier, attempt.model_copy(update={"outcomes": (outcome,), "after": after})), after=after)

@@ -22,7 +22,7 @@ from tasks.charge import PlannerChoice, in_charge
 from tasks.connecting import Live, live
 from tasks.core.declare import Ending, Scenario
 from tasks.core.scoring import Evidence, ScenarioResult, ending_of, judge
-from tasks.evidence import changes, fingerprint, harm, surroundings, traffic_since
+from tasks.evidence import carts_of, changes, fingerprint, harm, put_back, surroundings, traffic_since
 from tasks.noise import SWINGS, Neighbours, swinging
 from tasks.probing import probe_resource
 from tasks.scenarios.stage import ShopLoads, Stage
@@ -151,7 +151,7 @@ async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: 
     for one in hurt:
         await to_baseline(opened, one)
     await steady_state(STEADY_SECONDS)
-    data, around = await fingerprint(opened), await surroundings(opened, names)
+    data, carts, around = await fingerprint(opened), await carts_of(opened), await surroundings(opened, names)
     injected_at = datetime.now(UTC)
     generator = declared.function(stage)
     met, relapse, is_healed = Met(), "", False
@@ -177,6 +177,8 @@ async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: 
         relapse=relapse,
         unhealed=unhealed,
     )
+    if evidence.harm:
+        await put_back(opened, carts)
     result = judge(declared, targets, met.fixes, evidence, injected_at=injected_at, waiting=met.waiting)
     return result.model_copy(update={"runtime": "" if target.runtime is None else target.runtime.type})
 

@@ -61,7 +61,7 @@ async def act(live: Live, record: FixRecord, owner: str, attempt: Attempt, next_
                     break  # later steps were planned on this one
             await timed("executed", None)
             recover_seconds = rules.recover_seconds if any(outcome.changed_something for outcome in outcomes) else 0
-            after = await asyncio.create_task(_validated(live, record, recover_seconds, timed), context=outside)
+            after = await asyncio.create_task(validated(live, record, recover_seconds, timed), context=outside)
             is_kept = lessened(attempt.observed, after, _remedied(live, outcomes))
             if not is_kept:
                 _require_healthy(after)
@@ -89,7 +89,8 @@ def _require_healthy(after: Observation) -> None:
         raise DidNotHelpError(f"{after.resource} is {after.health} {after.summary}")
 
 
-async def _validated(live: Live, record: FixRecord, recover_seconds: float, timed: Timed) -> Observation:
+async def validated(live: Live, record: FixRecord, recover_seconds: float, timed: Timed) -> Observation:
+    """What is measured when the resource has had its time to recover, and where it did, to settle."""
     resource = live.inventory.resource(record.incident.resource)
     expected = record.incident.observation.findings
     first = await wait_until_healthy(resource, recover_seconds, expected)

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -25,6 +26,8 @@ TABLES = {
     ),
 }
 CARTS = "cart:customer-*"
+Carts = dict[Any, dict[Any, Any]]
+"""Key -> product -> quantity, in the client's own types."""
 UNDER_WAY = 50
 """Orders below the highest id that may not be committed yet."""
 SETTINGS = "SELECT name, setting FROM pg_settings WHERE source NOT IN ('session', 'client', 'override') AND context <> 'internal'"
@@ -89,6 +92,31 @@ async def _carts(live: Live) -> tuple[int, str]:
     for key in keys:
         digest.update(json.dumps([key, sorted((await client.redis.hgetall(key)).items())]).encode())
     return len(keys), digest.hexdigest()
+
+
+async def carts_of(live: Live) -> Carts:
+    """The customers' carts as they are stored; none in a lab without a shop."""
+    if live.inventory.shop is None:
+        return {}
+    client = live.tool_client(_only(live.inventory, Kind.REDIS))
+    assert isinstance(client, RedisClient)
+    async with asyncio.timeout(READ_SECONDS):
+        return {key: await client.redis.hgetall(key) async for key in client.redis.scan_iter(match=CARTS, count=1000)}
+
+
+async def put_back(live: Live, carts: Carts) -> None:
+    """Store the carts as they were where they are not so any more: the next trial begins with whole data."""
+    client = live.tool_client(_only(live.inventory, Kind.REDIS))
+    assert isinstance(client, RedisClient)
+    now = await carts_of(live)
+    async with asyncio.timeout(READ_SECONDS), client.redis.pipeline(transaction=True) as pipeline:
+        for key in now.keys() - carts.keys():
+            pipeline.delete(key)
+        for key, lines in carts.items():
+            if now.get(key) != lines:
+                pipeline.delete(key)
+                pipeline.hset(key, mapping=lines)
+        await pipeline.execute()
 
 
 def _only(inventory: Inventory, kind: Kind) -> Resource:

@@ -36,17 +36,18 @@ async def make_plan(context: Context) -> Plan:
 
 
 async def planner_now(live: Live, logger: Logger) -> Planner:
-    """The inventory's planner, or the runbooks where an evaluation has put them in charge of a lab."""
-    if await planner_in_charge(live) == RUNBOOK:
+    """The inventory's planner, or the one that an evaluation has put in charge of a lab."""
+    in_charge = await planner_in_charge(live)
+    if in_charge == RUNBOOK:
         return RunbookPlanner(live.catalog, live.inventory.rules)
-    return planner_of(live, logger)
+    return planner_of(live, logger, in_charge=in_charge is not None)
 
 
-def planner_of(live: Live, logger: Logger) -> Planner:
-    """The planner of an inventory."""
+def planner_of(live: Live, logger: Logger, *, in_charge: bool = False) -> Planner:
+    """The planner of an inventory; `in_charge` lets Gemini act where it plans in the shadow otherwise."""
     runbook = RunbookPlanner(live.catalog, live.inventory.rules)
     block = live.gemini
-    if block is None or not block.settings.acts:
+    if block is None or not (block.settings.acts or in_charge):
         return runbook
 
     async def read(step: Step) -> dict[str, JsonValue]:

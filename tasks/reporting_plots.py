@@ -77,7 +77,7 @@ def _recovery(report: Report) -> "Figure":
         10.5,
         2.2 + 0.52 * len(wanted),
         "How long until it was healthy again",
-        "Seconds from the start of the injection; each dot a trial, each bar a median; 'never': trials that were not well in the end",
+        "Seconds from the start of the injection; each dot a trial, each bar a median; 'never': not well in the end, or not for good",
     )
     found = [one.recovery_seconds for one in report.trials if one.recovery_seconds is not None]
     most = max(found, default=1.0)
@@ -175,7 +175,10 @@ def _pass_hat(report: Report) -> "Figure":
 def _failures(report: Report) -> "Figure":
     """How many trials failed, and where."""
     figure, (axes,) = _figure(
-        9.5, 1.9 + 0.7 * len(report.planners), "Where trials failed", "Failed trials of each planner by the worst stage; n beside the name"
+        9.5,
+        1.9 + 0.7 * len(report.planners),
+        "Where trials failed",
+        "Failed trials of each planner, each counted once: not healed before how it was tried; n beside the name",
     )
     names = [f"{one.planner} (n {one.test_summary.total})" for one in report.planners]
     left = [0.0] * len(report.planners)
@@ -221,7 +224,7 @@ def _cost(report: Report) -> "Figure":
             axes.annotate(label, (cost, share.share), xytext=(10, 6), textcoords="offset points", color=color, fontsize=9)
         most = max([*costs, 0.0])
         axes.set_xlim(-0.04 * (most or 1), (most or 1) * 1.35)
-        axes.set_ylim(0, 1.03)
+        axes.set_ylim(-0.02, 1.14)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0 %", "25 %", "50 %", "75 %", "100 %"])
         axes.grid(axis="y", color="#e3e8eb")
         axes.set_xlabel(title, color=INK, fontsize=10)

@@ -55,7 +55,7 @@ WORDS: dict[Cause, re.Pattern[str]] = {
 OF_SYMPTOM: dict[str, tuple[Cause, tuple[str, ...]]] = {
     "aof_broken": (Cause.DAMAGE, ("broken_aof",)),
     "application_refused": (Cause.LOGIN, ("select_error", "application_error")),
-    "auth_refused": (Cause.LOGIN, ("write_error", "auth_error", "drift")),
+    "auth_refused": (Cause.LOGIN, ("write_error", "application_user", "application_login")),
     "certificate_expired": (Cause.CERTIFICATE, ("certificate_error",)),
     "clients_exhausted": (Cause.CONNECTIONS, ("clients_percent", "connected_clients", "maxclients", "top_clients")),
     "clients_high": (Cause.CONNECTIONS, ("clients_percent", "connected_clients", "maxclients", "top_clients")),

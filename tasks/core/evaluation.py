@@ -30,8 +30,8 @@ STAGE_OF: dict[Mistake, Stage] = {
     Mistake.UNHEALED: "validation",
     Mistake.INCONCLUSIVE: "trial",
 }
-STAGES: tuple[Stage, ...] = ("trial", "detection", "tools", "analysis", "validation")
-"""In the order in which a failure with several mistakes is counted: what is worst first."""
+STAGES: tuple[Stage, ...] = ("trial", "detection", "validation", "tools", "analysis")
+"""In the order in which a failure with several mistakes is counted: that it was not healed comes before how it was tried."""
 
 
 class Case(Model):
@@ -74,8 +74,8 @@ class Trial(Model):
         if self.succeeded:
             return None
         stages = {STAGE_OF[mistake] for mistake in self.result.mistakes}
-        if not stages:  # a person was called where it could have been healed: safe, and no success
-            stages = {"validation" if self.result.steps else "analysis"}
+        if self.result.outcome == Ending.ESCALATED and not self.result.as_expected:  # safe, and no success
+            stages.add("validation" if self.result.steps else "analysis")
         return next(stage for stage in STAGES if stage in stages)
 
 

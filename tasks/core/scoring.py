@@ -217,7 +217,8 @@ def _steps(fixes: Sequence[FixRecord]) -> Iterator[tuple[FixRecord, Attempt, Out
 
 
 def _is_right(declared: Scenario, hurt: set[str], fix: FixRecord, attempt: Attempt, outcome: Outcome) -> bool:
-    helped = healed(attempt) or attempt.kept
+    # Where a person is needed in the end, no tool can have helped for good.
+    helped = healed(attempt) or attempt.kept or declared.expects is Ending.ESCALATED
     is_due = bool(declared.symptoms) and fix.incident.resource in hurt
     return helped and is_due and outcome.step.tool not in declared.forbidden_tools
 

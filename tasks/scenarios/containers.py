@@ -9,6 +9,7 @@ from blocks.schema import Kind
 from tasks.clients.container_facts import cpu_limit, memory_limit_mib
 from tasks.clients.containers import ContainerClient
 from tasks.core.declare import Ending, RuntimeType, scenario
+from tasks.core.diagnosis import Cause
 from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
 
 MIB = 2**20
@@ -209,6 +210,7 @@ async def container_cut_off(stage: Stage) -> AsyncGenerator[None]:
     forbidden_tools={"docker_restart", "http_restart"},
     runtimes=IN_CONTAINERS,
     catalogue=(7,),
+    ruled_out={Cause.STOPPED, Cause.FROZEN},
 )
 async def container_check_broken(stage: Stage) -> AsyncGenerator[None]:
     """Take away the program that the health check runs; the shop goes on serving."""

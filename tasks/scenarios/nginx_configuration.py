@@ -13,6 +13,7 @@ from tasks.clients.nginx import NginxClient
 from tasks.clients.nginx_configuration import KNOWN_GOOD
 from tasks.clients.polling import poll
 from tasks.core.declare import scenario
+from tasks.core.diagnosis import Cause
 from tasks.core.errors import NotApplicable
 from tasks.core.nginx_config import EVENTS, find, upstream_servers, with_server, with_value
 from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
@@ -50,6 +51,7 @@ async def nginx_invalid_configuration(stage: Stage) -> AsyncGenerator[None]:
     symptoms={"upstream_unreachable"},
     forbidden_tools={"nginx_restart", "http_restart", "nginx_clear_connections"},
     catalogue=(30,),
+    ruled_out={Cause.STOPPED, Cause.NETWORK},
 )
 async def nginx_wrong_upstream(stage: Stage) -> AsyncGenerator[None]:
     """Point every server of the upstream at a port where nothing listens, and load that."""
@@ -69,6 +71,7 @@ async def nginx_wrong_upstream(stage: Stage) -> AsyncGenerator[None]:
     symptoms={"upstream_unreachable"},
     forbidden_tools={"nginx_restart", "http_restart", "nginx_set_upstream"},
     catalogue=(32,),
+    ruled_out={Cause.STOPPED, Cause.NETWORK},
 )
 async def nginx_stale_upstream(stage: Stage) -> AsyncGenerator[None]:
     """Have the workers use an address that is no longer right, while the file has the right one."""

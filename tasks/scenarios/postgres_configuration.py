@@ -11,6 +11,7 @@ from psycopg.sql import SQL, Identifier, Literal
 from blocks.schema import Kind
 from tasks.clients.postgres_auto_conf import auto_conf, put_lines
 from tasks.core.declare import Ending, scenario
+from tasks.core.diagnosis import Cause
 from tasks.core.errors import EvenkeelError
 from tasks.scenarios.postgres_sessions import POLL_SECONDS, answers, as_admin, brought_up, require_no_restart, session, start_of, value
 from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
@@ -84,6 +85,7 @@ async def postgres_right_revoked(stage: Stage) -> AsyncGenerator[None]:
     symptoms={"down"},
     also={"shop-app"},
     catalogue=(19,),
+    cause=Cause.CONFIGURATION,
 )
 async def postgres_library_mistyped(stage: Stage) -> AsyncGenerator[None]:
     """Preload a library whose name is mistyped, by ALTER SYSTEM, and restart."""

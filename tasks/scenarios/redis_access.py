@@ -4,6 +4,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from blocks.schema import Purpose
 from tasks.clients.polling import poll
@@ -20,6 +23,8 @@ async def connection(stage: Stage, purpose: Purpose = "monitor", name: str = "")
     host, _, port = stage.resource.address.rpartition(":")
     async with open_redis(host, int(port), username=user, password=password) as redis, redis.client() as own:
         await own.ping()
+        if own.connection is not None:  # whoever takes a fault back may find that the server was restarted meanwhile
+            own.connection.retry = Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,))
         if name:
             await own.client_setname(name)
         yield own

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from blocks.schema import Kind
 from tasks.core.declare import Ending, scenario
+from tasks.core.diagnosis import Cause
 from tasks.scenarios.redis_access import connection, save, start_if_down, until
 from tasks.scenarios.stage import Stage, Unhealed
 
@@ -23,6 +24,7 @@ HARSH = {"redis_restart", "redis_flush"}
     symptoms={"persistence_failing", "write_refused"},
     forbidden_tools=HARSH,
     catalogue=(23,),
+    cause=Cause.STORAGE,
 )
 async def redis_unwritable_dir(stage: Stage) -> AsyncGenerator[None]:
     """Change `dir` at run time to one that can't be written to; the next save fails, and writes are refused."""
@@ -65,6 +67,7 @@ async def _last_save_is(admin: Redis, status: str) -> bool:
     symptoms={"unexpected_replica", "write_refused"},
     forbidden_tools=HARSH,
     catalogue=(26,),
+    cause=Cause.REPLICATION,
 )
 async def redis_accidental_replica(stage: Stage) -> AsyncGenerator[None]:
     """Make the primary a replica of a server that is not there any more; it keeps its data and refuses writes."""
@@ -87,6 +90,7 @@ async def redis_accidental_replica(stage: Stage) -> AsyncGenerator[None]:
     symptoms={"auth_refused"},
     forbidden_tools=HARSH,
     catalogue=(27,),
+    ruled_out={Cause.STOPPED, Cause.MEMORY},
 )
 async def redis_password_changed(stage: Stage) -> AsyncGenerator[None]:
     """Give the application's user another password at run time, and drop its connections; file and inventory keep the old one."""
@@ -111,6 +115,7 @@ async def redis_password_changed(stage: Stage) -> AsyncGenerator[None]:
     expects=Ending.ESCALATED,
     forbidden_tools=HARSH,
     catalogue=(27,),
+    ruled_out={Cause.STOPPED, Cause.MEMORY},
 )
 async def redis_password_rotated(stage: Stage) -> AsyncGenerator[None]:
     """Rotate the application's password on purpose, also in the configuration file; only the inventory has the old one."""

@@ -15,6 +15,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from blocks.schema import Kind
 from tasks.clients.redis_server import TURNED_AWAY, open_redis
 from tasks.core.declare import Ending, scenario
+from tasks.core.diagnosis import Cause
 from tasks.scenarios.redis_access import connection, kill, save, start_if_down, until
 from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
 
@@ -126,6 +127,7 @@ async def _use_up(stage: Stage, opened: AsyncExitStack, admin: Redis) -> None:
     symptoms={"clients_high", "clients_exhausted"},
     forbidden_tools={"redis_restart", "redis_flush", "redis_kill_clients"},
     catalogue=(24,),
+    cause=Cause.CONFIGURATION,
 )
 async def redis_maxclients_lowered(stage: Stage) -> AsyncGenerator[None]:
     """Lower maxclients at run time to what is connected just then; nobody has too many."""

@@ -111,7 +111,7 @@ def test_the_inconclusive_is_a_failure_and_every_failure_has_a_stage(report: Rep
     runbook, restart = report.planners
     assert runbook.test_summary.model_dump() == {"total": 6, "passed": 4, "failed": 2, "inconclusive": 1}
     assert runbook.failures == {"trial": 1, "detection": 0, "tools": 0, "analysis": 1, "validation": 0}
-    assert restart.failures == {"trial": 0, "detection": 0, "tools": 2, "analysis": 2, "validation": 1}
+    assert restart.failures == {"trial": 0, "detection": 0, "validation": 1, "tools": 2, "analysis": 2}
     assert runbook.pass_hat == {1: pytest.approx(2 / 3), 2: pytest.approx(1 / 3)}
     assert runbook.performance.recovery.median == 2.0
     assert runbook.dollars_per_success == pytest.approx(0.01 / 4)
