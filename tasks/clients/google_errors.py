@@ -209,8 +209,7 @@ def _was_never_sent(error: Exception) -> bool:
         ssl.SSLCertVerificationError,
         urllib3.exceptions.NewConnectionError,
         urllib3.exceptions.ConnectTimeoutError,
-        urllib3.exceptions.ProxyError,
         requests.exceptions.ConnectTimeout,
-        requests.exceptions.ProxyError,
     )
+    # A ProxyError alone says nothing: urllib3 also makes one of an answer that was lost behind the proxy.
     return any(is_caused_by(error, kind) for kind in never)

@@ -19,15 +19,15 @@ AT_WORK = {
 def judge(reading: Reading, resource: Resource) -> tuple[Finding, ...]:
     """What is wrong, causes before what follows from them; values that are missing or no numbers say nothing."""
     values = reading.values
-    state, operation = text(values, "state"), text(values, "operation")
+    state, operation, answers = text(values, "state"), text(values, "operation"), text(values, "answers")
     if state in AT_WORK:
         return (degraded("in_transition", f"Google {AT_WORK[state]} ({state}); that ends by itself"),)
     if values.get("activation") == "NEVER" or state != "RUNNABLE":
         stopped = values.get("activation") == "NEVER"
         return (failed("not_running", "it was stopped (activation policy NEVER)" if stopped else f"its state is {state}"),)
-    if operation is not None and values.get("answers") not in {"yes", None}:
+    if operation is not None and answers not in {"yes", None}:
         return (degraded("in_transition", f"an operation {operation} is under way, and the database does not answer meanwhile"),)
-    if values.get("answers") not in {"yes", None}:
+    if answers not in {"yes", None}:
         return tuple(_silent(values))
     thresholds = resource.thresholds
     return (*_symptom(values), *_connections(values, thresholds), *_load(values, thresholds), *_slowness(values, thresholds))
@@ -45,7 +45,7 @@ def _silent(values: Values) -> Iterator[Finding]:
 
 def _symptom(values: Values) -> Iterator[Finding]:
     error = values.get("select_error") or values.get("answers_error") or "no details"
-    reason = values.get("select_reason")
+    reason = text(values, "select_reason")
     is_full = reason == "full" or (values.get("monitor_refused") is True and values.get("select_ok") is not True)
     if is_full or (reason == "login" and _is_used_up(values)):
         yield failed("connections_exhausted", f"no connection is left for the application ({error})")
