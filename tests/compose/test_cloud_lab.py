@@ -16,7 +16,6 @@ from blocks.schema import Kind, Role
 from compose.cloud_lab import running_cloud_lab
 
 WaitUntil = Callable[[Callable[[], object]], None]
-ProcessesOf = Callable[[Path], list[psutil.Process]]
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -26,13 +25,13 @@ def simulator_of(directory: Path) -> psutil.Process:
     return next(one for one in psutil.process_iter(["cmdline"]) if all(mark in (one.info["cmdline"] or []) for mark in marks))
 
 
-def of_the_lab(directory: Path) -> list[psutil.Process]:
-    """Every process with its output below the directory: also those inside a machine."""
-    found = []
-    for process in psutil.process_iter():
+def of_the_lab(directory: Path) -> set[str]:
+    """The names of all processes with their output below the directory: also of those inside a machine."""
+    found = set()
+    for process in psutil.process_iter(["name"]):
         try:
             if str(Path(f"/proc/{process.pid}/fd/2").readlink()).startswith(str(directory)):
-                found.append(process)
+                found.add(process.info["name"])
         except OSError:
             continue
     return found
@@ -51,11 +50,11 @@ async def test_it_is_ready_for_registration_and_leaves_nothing_even_when_the_sim
         assert {one.role for one in inventory.resources if one.kind is Kind.MEMORYSTORE} == {Role.CACHE, Role.STORE}
         text = lab.inventory_path.read_text(encoding="utf-8")
         assert not [name for name, value in variables.items() if value in text]
-        assert {"postgres", "valkey-server", "unshare"} <= {process.name() for process in of_the_lab(directory)}
+        assert {"postgres", "valkey-server", "unshare"} <= of_the_lab(directory)
         simulator_of(directory).send_signal(signal.SIGKILL)
         # What is in a machine ends with the simulator, whoever is there to see to the rest.
-        await asyncio.to_thread(wait_until, lambda: "unshare" not in {process.name() for process in of_the_lab(directory)})
-    assert of_the_lab(directory) == []
+        await asyncio.to_thread(wait_until, lambda: "unshare" not in of_the_lab(directory))
+    assert of_the_lab(directory) == set()
     assert not (directory / "planes").exists()
 
 
