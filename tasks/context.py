@@ -15,6 +15,7 @@ from tasks.core.detection import open_incident
 from tasks.core.errors import EvenkeelError
 from tasks.core.log_templates import count_templates
 from tasks.core.models import Attempt, Context, FixRecord, Incident, Observation, Outcome
+from tasks.core.precedents import told
 from tasks.core.rendering import number
 from tasks.core.trends import still_predicted
 from tasks.probing import probe_all
@@ -35,10 +36,11 @@ async def context_of(live: Live, incident: Incident, attempts: tuple[Attempt, ..
     """The same outside of a flow. Whatever came from servers, records or people has no secrets left in it."""
     resource = live.inventory.resource(incident.resource)
     relatives = sorted(dependencies_of(resource.name, live.inventory.resources))
-    measured, facts, past, lines = await asyncio.gather(
+    measured, facts, past, precedents, lines = await asyncio.gather(
         probe_all(live, [resource, *(live.inventory.resource(name) for name in relatives)]),
         _read_facts(live, resource),
         live.records.history(resource=resource.name, inventory=live.inventory.name, limit=PAST_FIXES + 1),
+        live.records.precedents(incident, PAST_FIXES),
         _log_lines(live, resource),
     )
     observation, *dependencies = measured
@@ -51,7 +53,7 @@ async def context_of(live: Live, incident: Incident, attempts: tuple[Attempt, ..
         observation=observation,
         facts=facts,
         dependencies=tuple(dependencies),
-        past_fixes=tuple(live.redactor.text(_line(record)) for record in past),
+        past_fixes=tuple(live.redactor.text(told(precedent)) for precedent in precedents),
         recent_changes=tuple(live.redactor.text(line) for record in past for line in _changes(record))[:RECENT_CHANGES],
         error_lines=lines,
         attempts=tuple(attempt.model_copy(update={"comment": live.redactor.text(attempt.comment)}) for attempt in attempts),
@@ -113,8 +115,3 @@ def _change(outcome: Outcome) -> str:
 
 def _short(value: JsonValue) -> str:
     return number(value)[:VALUE_LENGTH]
-
-
-def _line(record: FixRecord) -> str:
-    tools = ", ".join(outcome.step.tool for attempt in record.attempts for outcome in attempt.outcomes) or "no step"
-    return f"{record.opened_at:%Y-%m-%d %H:%M:%SZ} {record.incident.summary} -> {tools}: {record.verdict or 'open'}, {record.message}"

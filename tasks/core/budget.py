@@ -52,7 +52,7 @@ def _whole(name: str) -> Less:
 
 
 DROPPED_FIRST: tuple[tuple[str, Less], ...] = (
-    ("past fixes", _from_the_end("past_fixes")),  # the oldest first
+    ("past fixes", _from_the_end("past_fixes")),  # the least alike first
     ("error templates", _from_the_end("error_templates")),  # the least severe and frequent first
     ("recent changes", _from_the_end("recent_changes")),  # the oldest first
     ("long lists of facts", _long_lists),

@@ -206,7 +206,7 @@ class Context(Model):
     observation: Observation
     facts: dict[str, dict[str, JsonValue]] = Field(default_factory=dict, description="Read-only tool -> what it read.")
     dependencies: tuple[Observation, ...] = ()
-    past_fixes: tuple[str, ...] = Field((), description="One line each, newest first.")
+    past_fixes: tuple[str, ...] = Field((), description="One line each, the most alike first.")
     recent_changes: tuple[str, ...] = Field(
         (), description="What earlier remediations changed on the resource, one line each, newest first."
     )
