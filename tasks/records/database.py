@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from blocks.records_url import records_url
 from tasks.core.errors import EvenkeelError
-from tasks.records.tables import encode_json, metadata
+from tasks.records.schema import SchemaUnknown, bring_up_to_date
+from tasks.records.tables import encode_json
 
 CONNECT_SECONDS = 5.0
 REPLY_SECONDS = 10.0
@@ -42,7 +43,7 @@ class Database:
 
     @classmethod
     async def open(cls, given: str | None) -> "Database":
-        """Connect and create what is missing; any number of processes may do so at once.
+        """Connect, and create or migrate the schema where it is missing or old; any number of processes may do so at once.
 
         RecordsUnavailable if the URL is none, or the server does not answer within OPEN_SECONDS.
         """
@@ -89,7 +90,10 @@ class Database:
             await self._switch_to_wal()
         async with self.begin() as connection:
             await connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
-            await connection.run_sync(metadata.create_all)
+            try:
+                await connection.run_sync(bring_up_to_date)
+            except SchemaUnknown as error:
+                raise RecordsUnavailable(f"records: {self.place}: {error}") from None
 
     async def _switch_to_wal(self) -> None:
         """Readers and the writer no longer exclude each other. The switch ignores busy_timeout, so it is repeated here."""

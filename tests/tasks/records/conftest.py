@@ -15,6 +15,7 @@ from blocks.schema import Kind
 from compose.description import LabDescription
 from tasks.core.models import FixRecord, Health, Incident, Observation, Reading
 from tasks.records.repository import Records
+from tasks.records.schema import VERSION_TABLE
 from tasks.records.tables import metadata
 
 T0 = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -32,8 +33,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     conninfo = server.database.conninfo("application")
     yield conninfo
     with psycopg.connect(conninfo) as connection:
-        for table in reversed(metadata.sorted_tables):
-            connection.execute(f"DROP TABLE IF EXISTS {table.name}".encode())
+        for name in (*(table.name for table in reversed(metadata.sorted_tables)), VERSION_TABLE):
+            connection.execute(f"DROP TABLE IF EXISTS {name}".encode())
 
 
 @pytest.fixture

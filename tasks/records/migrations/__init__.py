@@ -1,0 +1,1 @@
+"""The records' schema from revision to revision. A new one is a file in `versions`, numbered on; `tables` says what comes out."""
