@@ -48,6 +48,7 @@ class Fault(Model):
     cut: bool = Field(False, description="The line is cut: no answer.")
     takes_effect: bool = Field(False, description="Refusal, hanging and cutting come after the request took effect: its answer is lost.")
 
+    operation_seconds: float | None = Field(None, ge=0, le=3600, description="The operation that it begins takes so long, and is well.")
     operation: Literal["error", "stuck"] | None = Field(None, description="The operation that it begins fails, or never ends.")
     operation_code: str = "INTERNAL_ERROR"
     operation_message: str = "An internal error occurred."
@@ -147,7 +148,8 @@ async def suffer(fault: Fault) -> None:
         raise LineCut
     if fault.status is not None:
         message = fault.message or MESSAGES.get(fault.status, "The fault's error.")
-        raise Refused(fault.status, message, reason=fault.reason, headers=fault.headers)
+        details = None if fault.reason is None else dict[str, str]()
+        raise Refused(fault.status, message, reason=fault.reason, headers=fault.headers, details=details)
 
 
 def forbids(faults: Iterable[Fault], permission: str) -> bool:

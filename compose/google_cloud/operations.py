@@ -92,7 +92,9 @@ class Operations:
             target=target,
             location=location,
             user=call.identity.email,
-            delay_seconds=self.delays.of(call.method.id),
+            delay_seconds=next(
+                (fault.operation_seconds for fault in call.faults if fault.operation_seconds is not None), self.delays.of(call.method.id)
+            ),
             request_id=call.query.get("requestId"),
         )
         if api == "compute":

@@ -45,7 +45,7 @@ WORDS: dict[Cause, re.Pattern[str]] = {
         Cause.STOPPED: r"not run|\bdown\b|stopped|has ended|\bkilled|exited|crash|restart",
         Cause.FROZEN: r"paused|frozen|\bhang|stands? still|unresponsive|answers no|answers nothing",
         Cause.REPLICATION: r"replica|primary",
-        Cause.STORAGE: r"\bdisk|\bwal\b|\bslot|bloat|dead rows|cleans? up|\bsav(e|es|ing)\b|persist",
+        Cause.STORAGE: r"\bdisk|\bstorage|\bwal\b|\bslot|bloat|dead rows|cleans? up|\bsav(e|es|ing)\b|persist",
         Cause.DAMAGE: r"damage|corrupt|broken|cut short|truncated",
         Cause.CPU: r"\bcpu",
         Cause.NETWORK: r"network",
@@ -67,6 +67,7 @@ OF_SYMPTOM: dict[str, tuple[Cause, tuple[str, ...]]] = {
     "cpu_throttled": (Cause.CPU, ("cpu_percent", "throttled_percent")),
     "crash_looping": (Cause.STOPPED, ("restarts", "exit_code")),
     "dead_rows": (Cause.STORAGE, ("bloated_table",)),
+    "disk_high": (Cause.STORAGE, ("disk_percent", "storage_gib")),
     "down": (Cause.STOPPED, ("answers", "runtime_state")),
     "idle_in_transaction": (
         Cause.LOCK,

@@ -123,6 +123,9 @@ class Theatre:
         used: list[str] = []
         for _ in range(ATTEMPTS):
             plan = await planner.plan(context)
+            if plan.decision is Decision.NOTHING:
+                well = await poll(self._well, seconds=min(plan.patience_seconds, PATIENCE_SECONDS), every_seconds=0.1)
+                return Ending.ESCALATED if well is None else Ending.LEFT_ALONE, used
             if plan.decision is not Decision.ACT or not self._is_allowed(plan, context):
                 return Ending.ESCALATED, used
             outcomes = [await self._run(plan, number) for number in range(len(plan.steps))]
