@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compose.cloud_lab import CloudLab
     from compose.google_cloud.world import World
 
-FIRST_SWEEP_SECONDS = 60.0
+FIRST_SWEEP_SECONDS = 120.0
 OF_THE_LAB = ("monitor/lab", "watch/lab")
 OF_THE_CLOUD = ("monitor/gcp",)
 """What is scheduled for the one inventory, and what for the other."""
