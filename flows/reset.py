@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from blocks.schema import Inventory, Resource
+from blocks.schema import CLOUD_KINDS, Inventory, Kind, Resource
 from tasks.clients.runtime import Runtime
 from tasks.connecting import Live, current, live
 from tasks.core.baseline import is_in_force
@@ -17,6 +17,7 @@ from tasks.core.errors import EvenkeelError, NotApplicable
 from tasks.core.models import Step
 from tasks.execution import call_tool
 from tasks.probing import probe_resource
+from tasks.scenarios.google_cloud import restore_project
 from tasks.scenarios.stage import ShopLoads
 from tasks.validation import wait_until_healthy
 
@@ -49,6 +50,7 @@ async def reset(inventory: str = "lab", resource: str = "", autonomy: Literal["a
         if autonomy == "propose":
             return await _proposed(opened, chosen)
         await end_loads(opened)
+        await _restore_project(opened, chosen)
         for target in chosen:
             await _start_where_stopped(opened, target)
         for target in chosen:
@@ -59,6 +61,10 @@ async def reset(inventory: str = "lab", resource: str = "", autonomy: Literal["a
 async def _proposed(opened: Live, chosen: list[Resource]) -> State[Any]:
     """What a reset would do, as a table in the UI and in the final state."""
     rows = [{"resource": "the shop", "would": "end every load", "changes something": "where one runs"}]
+    if any(one.kind in CLOUD_KINDS for one in chosen):
+        rows.append(
+            {"resource": "the simulated project", "would": "restore it", "changes something": "not to be told from what is measured"}
+        )
     for target in chosen:
         service, observation = _service_of(opened, target), await probe_resource(opened, target)
         if service is not None and (await service.status()).state != "running":
@@ -99,6 +105,18 @@ async def apply_baseline(step: Step) -> None:
         get_run_logger().info("left alone: %s", reason)
     else:
         get_run_logger().info("before %s, after %s", change.before, change.after)
+
+
+async def _restore_project(opened: Live, chosen: list[Resource]) -> None:
+    """Have the simulated project of a cloud lab as its world describes it: that takes back what no tool does, such as a database's tier."""
+    if all(one.kind not in CLOUD_KINDS for one in chosen):
+        return
+    for one in opened.inventory.resources:
+        if one.kind is Kind.COMPUTE_ENGINE and "admin" in one.logins:
+            login = opened.logins[one.name, "admin"]
+            await restore_project(login.username, login.password.get_secret_value())
+            get_run_logger().info("the simulated project is as its world describes it")
+            return
 
 
 def _service_of(opened: Live, target: Resource) -> Runtime | None:

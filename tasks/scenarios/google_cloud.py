@@ -13,15 +13,24 @@ from blocks.schema import Kind
 from tasks.scenarios.stage import InjectionFailedError, Stage
 
 CALL_SECONDS = 30.0
+RESTORE_SECONDS = 120.0
 
 
 @asynccontextmanager
 async def simulator(stage: Stage) -> AsyncIterator[httpx.AsyncClient]:
     """The admin API; `await ask(client, ...)` calls it."""
-    url, token = stage.login("admin", stage.resource_of(Kind.COMPUTE_ENGINE).name)
-    headers = {"authorization": f"Bearer {token}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=CALL_SECONDS, trust_env=False) as client:
+    async with _admin(*stage.login("admin", stage.resource_of(Kind.COMPUTE_ENGINE).name), CALL_SECONDS) as client:
         yield client
+
+
+async def restore_project(url: str, token: str) -> None:
+    """Have every instance as the simulated world describes it; what should run is started."""
+    async with _admin(url, token, RESTORE_SECONDS) as client:
+        await ask(client, "POST", "/reset")
+
+
+def _admin(url: str, token: str, seconds: float) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=seconds, trust_env=False)
 
 
 async def ask(client: httpx.AsyncClient, verb: str, path: str, body: Any = None) -> Any:
