@@ -1,6 +1,7 @@
 """Try a fault by hand: steady state, inject, detect, remediate, judge, restore. Only on an inventory marked as a lab."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -33,6 +34,7 @@ RECOVER_SECONDS = 10.0
 QUIET_SECONDS = 10.0
 MONITOR_ALIVE_SECONDS = 20.0
 OWN_SWEEP_SECONDS = 2.0
+SWEPT_POLL_SECONDS = 0.1
 DRY_RUNS = {"propose", "observe"}
 
 ScenarioName = Annotated[str, Field(json_schema_extra={"enum": sorted(load_catalog().scenarios)})]
@@ -200,6 +202,17 @@ async def _watched(opened: Live, seconds: float, autonomy: AutonomyChoice) -> As
     try:
         yield
     finally:
+        await _has_swept(opened, watching, began)
         # Whoever takes the inventory over ends that run at its next sweep.
-        await opened.records.take_over_monitor(opened.inventory.name, str(runtime.flow_run.id), datetime.now(UTC))
+        await opened.records.release_monitor(opened.inventory.name, datetime.now(UTC))
         await watching
+
+
+async def _has_swept(opened: Live, watching: asyncio.Future[Any], since: datetime) -> None:
+    """Wait until the run that was started has taken the inventory over: one that comes to it later would not hear that it is not needed."""
+    deadline = time.monotonic() + STEADY_SECONDS
+    while not watching.done() and time.monotonic() < deadline:
+        holder = await opened.records.current_monitor(opened.inventory.name)
+        if holder is not None and holder[1] is not None and holder[1] >= since:
+            return
+        await asyncio.sleep(SWEPT_POLL_SECONDS)

@@ -17,8 +17,9 @@ from tasks.catalog import load_catalog
 from tasks.clients.runtime import SupervisedProcess
 from tasks.connecting import Live
 from tasks.core.declare import Ending, Scenario
+from tasks.core.scoring import Mistake
 from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
-from tests.flows.cache_fault import empty, fill
+from tests.flows.cache_fault import connect, empty, fill
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.slow]
 Fault = Callable[[Stage], AsyncGenerator[None]]
@@ -91,3 +92,31 @@ async def test_a_check_that_finds_it_unhealed_fails_the_trial(tried: Callable[..
     state = await tried(checked)
     assert state.is_failed()
     assert state.message == "the page is gone"
+
+
+async def test_a_lost_cart_and_a_restarted_neighbour_are_seen_and_the_cart_is_put_back(
+    tried: Callable[..., Any], lab: LabDescription
+) -> None:
+    lost: dict[bytes, dict[bytes, bytes]] = {}
+
+    async def harmed(_stage: Stage) -> AsyncGenerator[None]:
+        try:
+            await fill(lab, 96)
+            yield
+            async with connect(lab) as redis:
+                key = await anext(redis.scan_iter(match="cart:customer-*", count=1000))
+                lost[key] = await redis.hgetall(key)
+                await redis.delete(key)
+            await SupervisedProcess(str(lab.control), "web").restart()
+        finally:
+            await empty(lab)
+
+    state = await tried(harmed)
+    result = await state.aresult(raise_on_failure=False)
+    assert (result.outcome, result.data_unharmed) == ("healed", False)
+    assert set(result.mistakes) == {Mistake.DATA, Mistake.NEIGHBOUR}
+    assert any("customers' carts" in problem for problem in result.problems)
+    async with connect(lab) as redis:
+        for key, lines in lost.items():
+            assert await redis.hgetall(key) == lines
+    assert lost
