@@ -23,7 +23,7 @@ from tasks.core.parts import Part, Share
 from tasks.core.trends import History, joined
 from tasks.planning import prepare_planner
 from tasks.probing import Known, Sweep, sweep
-from tasks.publishing import publish_status
+from tasks.publishing import publish_discovery, publish_status
 from tasks.recording import take_over_abandoned
 
 TREND_LENGTH = 20
@@ -107,6 +107,7 @@ async def monitor(
             why = await _look(watch, resources, cause, sweep_every_seconds, window_seconds)
         else:
             await opened.records.take_over_monitor(share.key, watch.run_id, datetime.now(UTC))
+            await publish_discovery(opened)
             try:
                 why = await _sweep_until_relieved(watch, sweep_every_seconds, window_seconds)
             finally:

@@ -114,6 +114,29 @@ async def publish_unmatched(inventory: str, labels: Mapping[str, int]) -> None:
     await acreate_table_artifact(rows, key=f"unmatched-alerts-{inventory}", description=f"Alerts about no known resource. {remedy}")
 
 
+async def publish_discovery(live: Live) -> None:
+    """What was found in Google Cloud beside what is declared, and what could not be seen; nothing where none was asked for."""
+    discovery = None if live.google is None else live.google.discovery
+    if discovery is None:
+        return
+    rows = [
+        {"resource": "", "kind": kind, "instance": "", "location": "", "role": "", "not seen": why} for kind, why in discovery.unseen
+    ] + [
+        {
+            "resource": one.name,
+            "kind": str(one.kind),
+            "instance": one.address,
+            "location": one.cloud.location or "",
+            "role": str(one.role),
+            "not seen": "",
+        }
+        for one in discovery.resources
+    ]
+    unseen = f"; not seen: {len(discovery.unseen)}" if discovery.unseen else ""
+    told = f"## {len(discovery.resources)} instances found beside the declared ones{unseen}"
+    await acreate_table_artifact(rows, key=f"discovered-{live.inventory.name}", description=told)
+
+
 async def publish_tools(catalog: Catalog) -> None:
     """The tools that a plan may use."""
     rows = [

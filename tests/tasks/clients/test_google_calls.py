@@ -63,7 +63,7 @@ def scripted() -> Iterator[Scripted]:
             told.received.append(f"{self.command} {self.path} {body.decode()}")
             status, headers, content = told.next()
             if status == HANGS:
-                time.sleep(1.5)
+                time.sleep(0.8)
             if status < 0:
                 self.close_connection = True
                 return
@@ -142,7 +142,7 @@ async def test_a_change_whose_reply_is_lost_is_sent_once_and_again_only_with_a_r
 ) -> None:
     scripted.script(lost, OK)
     with pytest.raises(OutcomeUnknown):
-        await google_call("restart db", api.restarted, repeat=Repeat.NEVER, deadline_seconds=1)
+        await google_call("restart db", api.restarted, repeat=Repeat.NEVER, deadline_seconds=0.4)
     await asyncio.sleep(0.1)
     assert len(scripted.received) == 1, "the library itself must not send it again either"
     scripted.script(lost, OK)
