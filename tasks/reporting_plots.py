@@ -75,19 +75,21 @@ def _recovery(report: Report) -> "Figure":
     planners = report.settings.planners
     figure, (axes,) = _figure(
         10.5,
-        2.2 + 0.52 * len(wanted),
+        1.9 + (0.16 + 0.21 * len(planners)) * len(wanted),
         "How long until it was healthy again",
         "Seconds from the start of the injection; each dot a trial, each bar a median; 'never': not well in the end, or not for good",
     )
     found = [one.recovery_seconds for one in report.trials if one.recovery_seconds is not None]
     most = max(found, default=1.0)
     for row, scenario in enumerate(reversed(wanted)):
+        if row % 2:
+            axes.axhspan(row - 0.5, row + 0.5, color="#f5f7f8", zorder=0)
+        step = 0.76 / len(planners)
         for number, planner in enumerate(planners):
             trials = [one for one in _trials(report, scenario) if one.case.planner == planner]
-            y = row + 0.17 * (len(planners) - 1) - 0.34 * number
-            _recovery_row(axes, trials, y, _color(report, planner), most)
+            _recovery_row(axes, trials, row + step * ((len(planners) - 1) / 2 - number), step, _color(report, planner), most)
     axes.set_yticks(range(len(wanted)), [_title(one) for one in reversed(wanted)])
-    axes.set_ylim(-0.6, len(wanted) - 0.4)
+    axes.set_ylim(-0.5, len(wanted) - 0.5)
     axes.set_xlim(0, most * 1.28)
     axes.axvline(most * 1.06, color="#c9d2d7", linewidth=1)
     axes.set_xlabel("seconds", color=INK, fontsize=9)
@@ -95,11 +97,11 @@ def _recovery(report: Report) -> "Figure":
     return figure
 
 
-def _recovery_row(axes: "Axes", trials: Sequence[Trial], y: float, color: str, most: float) -> None:
+def _recovery_row(axes: "Axes", trials: Sequence[Trial], y: float, step: float, color: str, most: float) -> None:
     times = sorted(one.recovery_seconds for one in trials if one.recovery_seconds is not None)
     if times:
         median = (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2
-        axes.barh(y, median, height=0.22, color=color, alpha=0.35, linewidth=0)
+        axes.barh(y, median, height=0.7 * step, color=color, alpha=0.35, linewidth=0)
         axes.plot(times, [y] * len(times), "o", color=color, markersize=5, clip_on=False)
     never = len(trials) - len(times)
     if never:
