@@ -7,7 +7,7 @@ LAB ?= processes
 MCP_ARGS ?= --http
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-gcp up mcp lab lab-down test test-slow scenarios evaluate chaos-model lint format bench docs clean
+.PHONY: help demo demo-gcp up mcp mcp-clients lab lab-down test test-slow scenarios evaluate chaos-model lint format bench docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,11 +52,20 @@ demo: .venv/lab ## heal three faults on real servers, from nothing, and print a 
 demo-gcp: .venv/lab ## the same in a simulated Google Cloud project; DEMO_ARGS=--realistic for operations that take as long as the real ones
 	@$(BIN)/python -m compose.demo_gcp --directory $(STATE) $(DEMO_ARGS)
 
-up: .venv/lab ## run server, schedules and lab until Ctrl-C, and print the UI's address; LAB=containers for servers in Docker
+up: .venv/lab ## run server, schedules and lab until Ctrl-C, and print the UI's address; LAB=containers for servers in Docker, LAB=cloud for Google Cloud besides
 	@$(BIN)/python -m compose.up --directory $(STATE) --lab $(LAB)
 
 mcp: .venv/lab ## serve the lab of a running `make up` over MCP by HTTP; MCP_ARGS="--inventory NAME --http" for another inventory
 	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api} $(BIN)/python -m flows.mcp_serve $(MCP_ARGS)
+
+MCP_CLIENTS := .venv/mcp-clients
+$(MCP_CLIENTS)/installed: tests/tasks/mcp_clients/package.json tests/tasks/mcp_clients/package-lock.json
+	@mkdir -p $(MCP_CLIENTS)
+	@cp $^ $(MCP_CLIENTS)
+	@npm ci --prefix $(MCP_CLIENTS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
+mcp-clients: $(MCP_CLIENTS)/installed ## fetch the public MCP clients that the tests use if they are there; needs npm, 330 MB
 
 lab: .venv/lab ## start the lab in containers and leave it running; LAB_ARGS=--with-prefect for what keeps it healthy as well
 	@$(BIN)/python -m compose.container_lab up --directory $(STATE)/lab-containers $(LAB_ARGS)

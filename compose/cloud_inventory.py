@@ -6,9 +6,11 @@ from typing import Any
 
 import yaml
 
-from compose.description import LabError, Login, Purpose, write_private
+from compose.description import LabDescription, LabError, Login, Purpose, write_private
 from compose.google_cloud.description import CloudDescription, PlaneAddress
 from compose.google_cloud.world import ComputeDescribed, InstanceDescribed, RedisDescribed, SqlDescribed, World
+from compose.inventory import environment as local_environment
+from compose.inventory import inventory
 
 NAME = "cloud"
 KEY = "GCP_SERVICE_ACCOUNT"
@@ -28,13 +30,21 @@ RULES = {
 }
 
 
-def write_cloud_inventory(directory: Path, world: World, cloud: CloudDescription) -> None:
-    """Write DIR/inventory.yaml, which names variables in place of secrets, and DIR/lab.env with their values (mode 0600)."""
-    text = yaml.safe_dump(cloud_inventory(directory, world, cloud), sort_keys=False, width=120)
+def write_cloud_inventory(directory: Path, world: World, cloud: CloudDescription, beside: LabDescription | None = None) -> None:
+    """Write DIR/inventory.yaml, which names variables in place of secrets, and DIR/lab.env with their values (mode 0600).
+
+    What a lab of processes has stands in it too where that runs beside it.
+    """
+    document, variables = cloud_inventory(directory, world, cloud), environment(world, cloud)
+    if beside is not None:
+        local = inventory(beside)
+        document = {**local, **document, "resources": [*local["resources"], *document["resources"]]}
+        variables = {**local_environment(beside), **variables}
+    text = yaml.safe_dump(document, sort_keys=False, width=120)
     write_private(
         directory / "inventory.yaml", f"# The cloud lab's resources. Written at each start; keys and passwords are in lab.env.\n{text}"
     )
-    lines = [f"{name}={_quoted(value)}\n" for name, value in environment(world, cloud).items()]
+    lines = [f"{name}={_quoted(value)}\n" for name, value in variables.items()]
     write_private(directory / "lab.env", "".join(lines))
 
 

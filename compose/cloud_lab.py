@@ -15,10 +15,11 @@ from pathlib import Path
 
 from compose.cli import run_until_done
 from compose.cloud_inventory import write_cloud_inventory
-from compose.description import LabError
+from compose.description import LabDescription, LabError
 from compose.google_cloud.description import CloudDescription, load_cloud
 from compose.google_cloud.plane_building import clear_planes
 from compose.google_cloud.world import World, default_world, realistic_world, save_world
+from compose.lab import running_lab
 from compose.progress import console
 from compose.records import locked
 
@@ -51,10 +52,13 @@ class CloudLab:
 
 
 @contextlib.asynccontextmanager
-async def running_cloud_lab(directory: Path, *, world: World | None = None, authority: Path | None = None) -> AsyncIterator[CloudLab]:
+async def running_cloud_lab(
+    directory: Path, *, world: World | None = None, authority: Path | None = None, beside: LabDescription | None = None
+) -> AsyncIterator[CloudLab]:
     """A cloud lab for the length of a block. It ends with the caller, however the caller ends; LabError when it does not come up.
 
-    `world` is played in place of the default one; `authority` is a directory with the ca.crt and ca.key that this process knows already.
+    `world` is played in place of the default one; `authority` is a directory with the ca.crt and ca.key that this process knows already;
+    what `beside` runs stands in the same inventory.
     """
     directory = directory.absolute()
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,13 +84,20 @@ async def running_cloud_lab(directory: Path, *, world: World | None = None, auth
     try:
         await _ready(process, log)
         cloud = load_cloud(directory)
-        write_cloud_inventory(directory, played, cloud)
+        write_cloud_inventory(directory, played, cloud, beside)
         yield CloudLab(directory, played, cloud)
     finally:
         await _end(process)
         with locked(directory, remedy):
             # Nothing is left unless it was killed.
             await clear_planes(directory)
+
+
+@contextlib.asynccontextmanager
+async def running_mixed_lab(directory: Path, local_directory: Path, *, world: World | None = None) -> AsyncIterator[CloudLab]:
+    """A cloud lab and a lab of processes, in one inventory."""
+    async with running_lab(local_directory) as local, running_cloud_lab(directory, world=world, beside=local) as lab:
+        yield lab
 
 
 async def _ready(process: asyncio.subprocess.Process, log: Path) -> None:

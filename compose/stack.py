@@ -90,12 +90,18 @@ async def stack(
 
 
 @asynccontextmanager
-async def cloud_stack(directory: Path, world: "World", port: int | None = None) -> AsyncIterator[CloudStack]:
-    """The same around a simulated Google Cloud: what watches it finds Google's addresses there, by its environment alone."""
-    from compose.cloud_lab import running_cloud_lab
+async def cloud_stack(directory: Path, world: "World", port: int | None = None, *, mixed: bool = False) -> AsyncIterator[CloudStack]:
+    """The same around a simulated Google Cloud: what watches it finds Google's addresses there, by its environment alone.
 
+    `mixed` has a lab of processes beside it, in the same inventory.
+    """
+    # Needed here alone, and not quick to import.
+    from compose.cloud_lab import running_cloud_lab, running_mixed_lab
+
+    place = directory / "lab-cloud"
+    starting = running_mixed_lab(place, directory / "lab", world=world) if mixed else running_cloud_lab(place, world=world)
     what = "start the cloud lab: a project with a virtual machine, Cloud SQL and two Memorystores"
-    async with _servers(directory, port, running_cloud_lab(directory / "lab-cloud", world=world), what) as (lab, prefect_database, plane):
+    async with _servers(directory, port, starting, what) as (lab, prefect_database, plane):
         running = CloudStack(prefect_database, plane, lab)
         await _set_up(running, lab, OF_THE_CLOUD, lab.environment())
         yield running
