@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from prefect.deployments import arun_deployment
 
 from compose.cli import run_until_done
 from compose.description import LabError
+from compose.google_cloud.world import default_world
 from compose.progress import console, say
-from compose.stack import LAB_KINDS, LabKind, Stack, stack
+from compose.stack import Running, cloud_stack, stack
 from tasks.catalog import load_catalog
 from tasks.scenarios import NOT_INJECTED
-from tests.scenarios.gate import IN_THE_GATE
+from tests.scenarios.gate import IN_THE_GATE, PLACES, Place
 from tests.scenarios.report import summary, table_of
 from tests.tasks.engine import why_there_is_no_engine
 
@@ -37,11 +39,11 @@ Row = dict[str, Any]
 class Trials:
     """The scenarios of one kind of lab, dealt out to labs that are used side by side, and what came of them."""
 
-    lab: LabKind
+    lab: Place
     sustain_seconds: float
     rows: list[Row] = field(default_factory=list)
 
-    async def run(self, running: Stack, names: Sequence[str]) -> None:
+    async def run(self, running: Running, names: Sequence[str]) -> None:
         """Try them, and once more those whose fault could not be brought about: nothing can be said of them. The report names each."""
         found = await self._tried(running, names)
         again = [row["scenario"] for row in found if row["outcome"] == "inconclusive"]
@@ -52,9 +54,10 @@ class Trials:
             found += [{**row, "inconclusive_before": first[row["scenario"]]} for row in rows]
         self.rows += [{"lab": self.lab, **row} for row in found]
 
-    async def _tried(self, running: Stack, names: Sequence[str]) -> list[Row]:
+    async def _tried(self, running: Running, names: Sequence[str]) -> list[Row]:
         """A row a scenario, one after another in one run of `catalogue/by-hand`; LabError where it does not come to an end."""
-        parameters = {"names": list(names), "sustain_seconds": self.sustain_seconds}
+        inventory = "cloud" if self.lab == "cloud" else "lab"
+        parameters = {"names": list(names), "inventory": inventory, "sustain_seconds": self.sustain_seconds}
         with running.client():
             started: FlowRun = await arun_deployment("catalogue/by-hand", parameters=parameters, timeout=0, as_subflow=False)
             run = await self._ended(started, len(names))
@@ -81,7 +84,13 @@ class Trials:
         raise LabError(f"{self.lab}: {count} trials did not end within {deadline:g} s")
 
 
-def chosen(lab: LabKind, only: Sequence[str], *, gate: bool) -> list[str]:
+def _starting(directory: Path, lab: Place, project: str) -> AbstractAsyncContextManager[Running]:
+    if lab == "cloud":
+        return cloud_stack(directory, default_world())
+    return stack(directory, lab_kind=lab, project=project)
+
+
+def chosen(lab: Place, only: Sequence[str], *, gate: bool) -> list[str]:
     """Names of the scenarios to try there; LabError names an unknown one."""
     known = load_catalog().scenarios
     names = only or (IN_THE_GATE[lab] if gate else tuple(known))
@@ -91,15 +100,15 @@ def chosen(lab: LabKind, only: Sequence[str], *, gate: bool) -> list[str]:
     return list(names)
 
 
-def usable(labs: Sequence[LabKind]) -> list[LabKind]:
+def usable(labs: Sequence[Place]) -> list[Place]:
     """The labs that can be had here; where no engine answers, containers are left out and that is said."""
     why = why_there_is_no_engine() if "containers" in labs else ""
     if why:
         say(f"containers are left out: {why}")
-    return [lab for lab in labs if lab == "processes" or not why]
+    return [lab for lab in labs if lab != "containers" or not why]
 
 
-async def scenarios(directory: Path, names: Mapping[LabKind, Sequence[str]], stacks: int, sustain_seconds: float) -> int:
+async def scenarios(directory: Path, names: Mapping[Place, Sequence[str]], stacks: int, sustain_seconds: float) -> int:
     """Try them, print the tables, write the report; 0 if every one ended as expected or with a person called, and without harm."""
     began = time.monotonic()
     all_trials = [Trials(lab, sustain_seconds) for lab in usable([*names])]
@@ -111,7 +120,7 @@ async def scenarios(directory: Path, names: Mapping[LabKind, Sequence[str]], sta
         is_starting = True
         try:
             project = f"evenkeel-trials-{number}"
-            async with stack(directory / f"trials-{trials.lab}-{number}", lab_kind=trials.lab, project=project) as running:
+            async with _starting(directory / f"trials-{trials.lab}-{number}", trials.lab, project) as running:
                 one_at_a_time.release()
                 is_starting = False
                 say(f"{trials.lab}: can be looked at while it runs: {running.plane.ui_url}")
@@ -147,7 +156,7 @@ def main() -> int:
     """Entry point of `python -m tests.scenarios`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", type=Path, default=Path(".evenkeel"), help="where labs, servers and records are kept")
-    parser.add_argument("--labs", nargs="+", choices=LAB_KINDS, default=LAB_KINDS, help="what runs the lab's servers")
+    parser.add_argument("--labs", nargs="+", choices=PLACES, default=PLACES, help="what runs the lab's servers; cloud: a simulated project")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="just these scenarios")
     parser.add_argument("--gate", action="store_true", help="just the part of the catalogue that the gate tries")
     parser.add_argument("--stacks", type=int, default=2, help="how many labs of each kind are used side by side")

@@ -1,8 +1,14 @@
 """What the gate tries of the catalogue as whole flows: every service and every way to end. `make test` tries each fault without flows."""
 
-from compose.stack import LabKind
+from typing import Literal
 
-IN_THE_GATE: dict[LabKind, tuple[str, ...]] = {
+from compose.stack import LAB_KINDS, LabKind
+
+Place = LabKind | Literal["cloud"]
+PLACES: tuple[Place, ...] = (*LAB_KINDS, "cloud")
+"""Where faults are tried: what runs the local lab, or a simulated project of Google Cloud."""
+
+IN_THE_GATE: dict[Place, tuple[str, ...]] = {
     "processes": (
         "nginx_expired_certificate",
         "nginx_invalid_configuration",
@@ -27,5 +33,10 @@ IN_THE_GATE: dict[LabKind, tuple[str, ...]] = {
         "nginx_connection_overload",
         "postgres_connection_overload",
         "redis_down_behind_the_shop",
+    ),
+    "cloud": (
+        "gcp_compute_terminated",
+        "gcp_redis_memory_pressure",
+        "gcp_sql_connection_overload",
     ),
 }

@@ -9,7 +9,7 @@ from tasks.scenarios import NOT_INJECTED
 from tests.scenarios.gate import IN_THE_GATE
 
 CATALOG = load_catalog()
-SERVERS, JUDGEMENT = range(1, 36), range(41, 56)
+SERVERS, JUDGEMENT = range(1, 41), range(41, 56)
 
 
 def test_every_line_of_the_catalogue_of_faults_is_injected_or_says_why_not() -> None:
