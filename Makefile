@@ -7,7 +7,7 @@ LAB ?= processes
 MCP_ARGS ?= --http
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-gcp up mcp mcp-clients lab lab-down test test-slow scenarios evaluate chaos-model lint format bench docs clean
+.PHONY: help demo demo-gcp up mcp mcp-clients lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,9 @@ format: .venv/dev ## put the source into the project's format
 
 bench: .venv/dev ## measure, and write build/bench.json
 	@$(BIN)/python -m tests.benchmarks $(BENCH_ARGS)
+
+bench-gcp: .venv/dev ## try the original's faults of Google Cloud on a simulated project, five times each; build/bench-gcp.json
+	@$(BIN)/python -m tests.benchmarks.cloud_faults $(BENCH_ARGS)
 
 docs: .venv/dev ## write the generated tables of the README anew
 	@$(BIN)/python -m tests.readme --write
