@@ -109,10 +109,17 @@ def fault_of(error: Exception) -> Fault:
         return _refused(status, _json(error.content), headers)
     if isinstance(error, google.auth.exceptions.GoogleAuthError):
         is_passing = isinstance(error, google.auth.exceptions.TransportError) or error.retryable
-        message = str(error.args[0] if error.args else error)
-        return Fault(Stage.UNSENT if is_passing else Stage.CREDENTIALS, message[:REASON_LENGTH])
+        return Fault(Stage.UNSENT if is_passing else Stage.CREDENTIALS, _of_credentials(error)[:REASON_LENGTH])
     stage = Stage.UNSENT if _was_never_sent(error) else Stage.LOST
     return Fault(stage, f"{type(error).__name__}: {str(error)[:REASON_LENGTH]}")
+
+
+def _of_credentials(error: Exception) -> str:
+    """Where an identity may not act as another, which permission it lacks stands in a body beside the message."""
+    message, *others = error.args or (str(error),)
+    body = _json(others[0]) if others and isinstance(others[0], str) else None
+    told = body.get("error") if isinstance(body, dict) else None
+    return f"{message}: {told.get('message', '')}" if isinstance(told, dict) else str(message)
 
 
 def translated(fault: Fault, what: str, who: Who, *, changes: bool, may_be_sent: bool) -> EvenkeelError:

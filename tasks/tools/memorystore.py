@@ -53,7 +53,7 @@ async def gcp_redis_scale_memory(client: MemorystoreClient, args: ScaleMemory) -
 
     NotApplicable: above limits.memory_gib, or below what is stored. Reads back the size, and of the server the memory and the keys.
     """
-    instance = _ready(client, await client.instance(fresh=True))
+    instance = _ready(client, await client.instance(fresh=True), or_in="UPDATING")
     name, most = client.resource.name, client.resource.limits.memory_gib
     if most is not None and args.memory_gib > most:
         raise NotApplicable(f"{name}: {args.memory_gib} GiB is above limits.memory_gib, which is {most}")
@@ -141,7 +141,7 @@ async def _failed_over(client: MemorystoreClient, what: str) -> Change:
             f"{client.resource.name}: a BASIC instance has no replica, and Google offers no {what} for it; Google itself brings a node "
             "that failed back, empty. Where it stays away, a person opens a case, or moves the data to STANDARD_HA"
         )
-    _ready(client, instance)
+    _ready(client, instance, or_in="FAILING_OVER")
     before = await _started(client, instance)
     body = {"dataProtectionMode": "LIMITED_DATA_LOSS"}
     operation = await client.carry_out(
@@ -151,8 +151,9 @@ async def _failed_over(client: MemorystoreClient, what: str) -> Change:
     return Change(before=before, after={**await _started(client, now), "operation": operation})
 
 
-def _ready(client: MemorystoreClient, instance: RedisInstance) -> RedisInstance:
-    if instance.state != READY:
+def _ready(client: MemorystoreClient, instance: RedisInstance, *, or_in: str = READY) -> RedisInstance:
+    """The instance, where it can be changed, or is in the state of an operation under way that is taken up."""
+    if instance.state not in {READY, or_in}:
         raise NotApplicable(f"{client.resource.name}: its state is {instance.state}; it can be changed only while it is {READY}")
     return instance
 

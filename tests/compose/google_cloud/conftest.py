@@ -70,9 +70,9 @@ class Libraries:
             self.session.close()
 
 
-@pytest.fixture
-def libraries(google_cloud: GoogleProject) -> Iterator[Libraries]:
-    """As the identity that may do everything."""
-    opened = Libraries(google_cloud.credentials())
+@pytest.fixture(scope="module")
+def libraries(google_records: GoogleProject) -> Iterator[Libraries]:
+    """As the identity that may do everything; each opens when a test needs it."""
+    opened = Libraries(google_records.credentials())
     yield opened
     opened.close()
