@@ -72,7 +72,8 @@ class GoogleClients:
         unseen = tuple(place for _, places in answers for place in places)
         self.discovery = Discovery(undeclared(self.inventory, found, asked.labels), unseen)
         resources = (*self.inventory.resources, *self.discovery.resources)
-        return self.inventory.model_copy(update={"resources": resources})
+        self.inventory = self.inventory.model_copy(update={"resources": resources})
+        return self.inventory
 
     async def _listed(self, kind: Kind) -> tuple[list[Found], list[tuple[str, str]]]:
         try:

@@ -124,8 +124,8 @@ class GoogleCloud:
         return await google_call(what, send, repeat=repeat, deadline_seconds=seconds, who=self.who)
 
     async def load(self, kind: Kind) -> None:
-        """Import and open what the kind's list needs, which takes seconds once a process, outside of any call's deadline."""
-        await asyncio.to_thread(LISTINGS[kind].load, self)
+        """Import and open what the kind's list and metrics need, which takes seconds once a process, outside of any call's deadline."""
+        await asyncio.to_thread(lambda: (LISTINGS[kind].load(self), self.metric_service))
 
     async def snapshot(self, kind: Kind) -> Snapshot:
         """Every instance of the kind, by one list call that all who ask within a second share, its error included.
@@ -144,8 +144,8 @@ class GoogleCloud:
         self._snapshots.pop(kind, None)
 
     async def _listed(self, kind: Kind) -> Snapshot:
-        await self.load(kind)
         listing = LISTINGS[kind]
+        await asyncio.to_thread(listing.load, self)
         return await self.call(f"list of {kind}", lambda timeout: listing.read(self, timeout))
 
     async def metrics(self, kind: Kind, metric: str, where: str = "") -> Mapping[str, Point]:

@@ -19,6 +19,7 @@ from compose.lab import running_lab
 from compose.progress import console, doing, say
 from compose.stack import Stack, stack
 from tests.benchmarks import containers, sweeps
+from tests.benchmarks.cloud import cloud
 from tests.benchmarks.hard_coded import FAULTS, floor, until_healed
 from tests.benchmarks.monit import installed, monit
 from tests.benchmarks.planning import planning
@@ -26,7 +27,7 @@ from tests.benchmarks.planning import planning
 REPORT = Path("build/bench.json")
 COUNTS = (3, 100, 1000)
 PLANS = 20
-PARTS = ("faults", "containers", "sweeps", "planning")
+PARTS = ("faults", "containers", "sweeps", "planning", "cloud")
 
 
 def summary(values: list[float | None]) -> dict[str, Any]:
@@ -97,13 +98,14 @@ async def bench(repeats: int, parts: Sequence[str]) -> int:
     report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="evenkeel-bench-") as temporary:
         directory = Path(temporary)
-        async with stack(directory / "stack") as running:
-            if "faults" in parts:
-                report["evenkeel"] = await with_evenkeel(running, repeats)
-            if "containers" in parts:
-                report["containers"] = await killed_containers(running, repeats)
-            if "sweeps" in parts:
-                report["sweeps"] = await many_resources(running, directory)
+        if {"faults", "containers", "sweeps"} & set(parts):
+            async with stack(directory / "stack") as running:
+                if "faults" in parts:
+                    report["evenkeel"] = await with_evenkeel(running, repeats)
+                if "containers" in parts:
+                    report["containers"] = await killed_containers(running, repeats)
+                if "sweeps" in parts:
+                    report["sweeps"] = await many_resources(running, directory)
         if {"faults", "planning"} & set(parts):
             async with running_lab(directory / "lab") as lab:
                 if "faults" in parts:
@@ -111,6 +113,9 @@ async def bench(repeats: int, parts: Sequence[str]) -> int:
                 if "planning" in parts:
                     with doing(f"planning with a scripted model, {PLANS} times each"):
                         report["planning"] = await planning(lab, directory, PLANS)
+        if "cloud" in parts:
+            with doing(f"a project of Google Cloud, {repeats} rounds"):
+                report["cloud"] = await cloud(directory, repeats)
     show(report)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -146,6 +151,8 @@ def show(report: dict[str, Any]) -> None:
         console.print(_sweeps(report["sweeps"]))
     if "planning" in report:
         console.print(_planning(report["planning"]))
+    if "cloud" in report:
+        console.print(_cloud(report["cloud"]))
 
 
 def _faults(report: dict[str, Any]) -> Table:
@@ -188,6 +195,15 @@ def _planning(found: dict[str, Any]) -> Table:
     for name, one in found["incidents"].items():
         own = f"{1000 * one['median_own_seconds']:.0f} ({1000 * one['max_own_seconds']:.0f})"
         table.add_row(name, own, *(str(one[field]) for field in ("requests", "input_tokens", "output_tokens")))
+    return table
+
+
+def _cloud(found: dict[str, Any]) -> Table:
+    table = Table(title=f"{found['instances']} instances of a simulated project of Google Cloud, in seconds")
+    for title in ("", "found", "probed by the API", "together"):
+        table.add_column(title)
+    for name, one, prefix in (("first round", found["first"], ""), ("median", found, "median_")):
+        table.add_row(name, *(f"{one[f'{prefix}{part}seconds']:.2f}" for part in ("discover_", "probe_", "")))
     return table
 
 

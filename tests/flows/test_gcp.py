@@ -33,7 +33,6 @@ name: {NAME}
 records: {{url: "sqlite:///{project.directory / "records.db"}"}}
 rules: {{autonomy: observe}}
 resources:
-  - {{name: front, kind: compute_engine, address: web-1}}
   - {{name: back, kind: compute_engine, address: web-2}}
 gcp:
   project: {project.id}
@@ -85,14 +84,14 @@ async def test_what_is_found_is_watched_beside_what_is_declared_and_what_is_out_
     state: Any = await monitor(NAME, sweep_every_seconds=1, window_seconds=0.5, return_state=True)
     assert state.is_completed(), state
     (found,) = await artifacts(f"discovered-{NAME}")
-    assert "2 instances found beside the declared ones; not seen: 1" in found
+    assert "3 instances found beside the declared ones; not seen: 1" in found
     assert "us-central1 did not answer" in found
     (status,) = await artifacts(f"status-{NAME}")
-    for name in ("front", "back", "orders", "pages"):
+    for name in ("web-1", "back", "orders", "pages"):
         assert f'"{name}"' in status or f"'{name}'" in status
     async with live(NAME) as opened:
         seen = {one.resource: one for one in await probe_all_of(opened)}
-    assert seen["front"].health is Health.HEALTHY
+    assert seen["web-1"].health is Health.HEALTHY
     assert [finding.symptom for finding in seen["back"].findings] == ["terminated"]
 
 
