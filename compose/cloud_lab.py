@@ -88,9 +88,9 @@ async def running_cloud_lab(
         yield CloudLab(directory, played, cloud)
     finally:
         await _end(process)
-        with locked(directory, remedy):
-            # Nothing is left unless it was killed.
-            await clear_planes(directory)
+        if process.returncode is not None and process.returncode < 0:
+            with locked(directory, remedy):
+                await clear_planes(directory)
 
 
 @contextlib.asynccontextmanager

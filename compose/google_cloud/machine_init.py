@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from compose.google_cloud.machine_meters import Meters, Process, processes
-from compose.google_cloud.machine_root import MS_BIND, OWN, give_up_rights, make_root, mount
+from compose.google_cloud.machine_root import MS_BIND, OWN, SHOWN, give_up_rights, make_root, mount
 
 TICK_SECONDS = 0.1
 TERM_SECONDS = 2.0
@@ -87,7 +87,7 @@ class Machine:
         self._put("host_key", described.host_key, 0o600)
         self._put("authorized_keys", described.authorized_key, 0o600)
         home = Path("/home", described.user)
-        home.mkdir()
+        home.mkdir(exist_ok=True)
         for name, line in (("passwd", f"{USER_NUMBER}:{USER_NUMBER}::{home}:/bin/sh"), ("group", f"{USER_NUMBER}:")):
             self._put(name, f"{described.user}:x:{line}\n", 0o644)
             mount(OWN / name, Path("/etc", name), None, MS_BIND)
@@ -153,6 +153,8 @@ class Machine:
             return
         time.sleep(self._described.boot_seconds)
         for left in Path("/tmp").iterdir():  # noqa: S108 - the machine's own
+            if any(path.is_relative_to(left) for path in SHOWN):
+                continue
             shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
         self._meters.boot()
         self._on, self._frozen = True, False

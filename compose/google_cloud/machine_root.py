@@ -15,6 +15,8 @@ PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 
 PROGRAMS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32", "usr", "etc")
 WRITABLE = ("home", "tmp", "run", "var", "var/log", "var/tmp", "opt", "root", "srv")
+SHOWN = tuple(dict.fromkeys(Path(path).resolve() for path in (sys.base_prefix, sys.prefix)))
+"""Where this Python is, which its SSH server may need."""
 OWN = Path("/opt/guest")
 """Programs and files that the machine alone has."""
 
@@ -33,7 +35,7 @@ def make_root(root: Path, disk_mib: int, shared_memory_mib: int) -> None:
             (root / name).symlink_to(original.readlink())
         elif original.exists():
             _show(original, root)
-    for original in dict.fromkeys(Path(path).resolve() for path in (sys.base_prefix, sys.prefix)):
+    for original in SHOWN:
         if original.parts[1] not in PROGRAMS:
             _show(original, root)
     _show(Path("/dev"), root)

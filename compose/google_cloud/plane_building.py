@@ -28,7 +28,8 @@ SSH_PORT = 2222
 async def open_planes(world: World, directory: Path) -> AsyncIterator[tuple[Planes, dict[str, PlaneAddress]]]:
     """Every plane of a world, running, for the length of a block; what they keep is in DIR/planes, and gone afterwards.
 
-    What an earlier simulator of the directory left when it was killed is ended first. LabError where one can't be started.
+    Where one does not start (LabError), the logs stay until the next start. What an earlier simulator of the directory left when it was
+    killed is ended first.
     """
     folder = directory / "planes"
     with locked(directory, f"end it, or give another directory than {directory}"):
@@ -55,12 +56,14 @@ async def open_planes(world: World, directory: Path) -> AsyncIterator[tuple[Plan
             for one in world.redis
             if one.plane
         }
+        is_up = False
         try:
             await _together(
                 *(machines[one.name].boot() for one in world.compute if one.plane and one.status == "RUNNING"),
                 *(databases[one.name].start(one.tier, one.storage_gib) for one in world.sql if one.plane),
                 *(caches[one.name].start(one.memory_gib) for one in world.redis if one.plane),
             )
+            is_up = True
             yield Planes(machines, databases, caches), _addresses(machines, databases, caches)
         finally:
             await _together(
@@ -68,7 +71,8 @@ async def open_planes(world: World, directory: Path) -> AsyncIterator[tuple[Plan
                 *(database.stop() for database in databases.values()),
                 *(cache.stop() for cache in caches.values()),
             )
-            await asyncio.to_thread(shutil.rmtree, folder)
+            if is_up:
+                await asyncio.to_thread(shutil.rmtree, folder)
 
 
 async def clear_planes(directory: Path) -> None:
