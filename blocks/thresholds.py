@@ -9,7 +9,9 @@ from blocks.model import Model
 class Thresholds(Model):
     """Limits above which a resource counts as degraded; each applies to the kinds that THRESHOLDS_OF_KIND names."""
 
-    memory_percent: float = Field(95, gt=0, le=100, description="Share of the memory limit in use, in percent (Redis, container, cloud).")
+    memory_percent: float = Field(
+        95, gt=0, le=100, description="Share of the memory in use, in percent (Redis, container, cloud; Compute Engine: 90 by default)."
+    )
     clients_percent: float = Field(90, gt=0, le=100, description="Share of maxclients connected, in percent (Redis, Memorystore).")
     connections_percent: float = Field(
         80, gt=0, le=100, description="Share of the connections in use, in percent (PostgreSQL, Nginx, Cloud SQL)."

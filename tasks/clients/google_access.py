@@ -14,7 +14,7 @@ from tasks.clients.google_metrics import Metrics, Point
 from tasks.clients.google_operations import Operation, wait_until_done
 from tasks.clients.google_session import SessionHttp, open_session
 from tasks.clients.google_snapshots import LISTINGS, Snapshot
-from tasks.core.errors import OutcomeUnknown
+from tasks.core.errors import EvenkeelError, OutcomeUnknown
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -184,10 +184,8 @@ class GoogleCloud:
         else:
             try:
                 operation = await self.call(what, send, repeat=repeat, seconds=min(SEND_SECONDS, seconds))
-            except OutcomeUnknown:
-                operation = await self._started(what, type_of_operation, listed, {one.name for one in before})
-                if operation is None:
-                    raise
+            except OutcomeUnknown as lost:
+                operation = await self._started(what, type_of_operation, listed, {one.name for one in before}, lost)
         try:
             await self.wait(what, operation, seconds=max(ends_at - time.monotonic(), 1))
         finally:
@@ -195,10 +193,17 @@ class GoogleCloud:
         return operation.name
 
     async def _started(
-        self, what: str, type_of_operation: str, listed: Callable[[float], Sequence[Operation]], known: set[str]
-    ) -> Operation | None:
-        now = await self.call(f"operations of {what}", listed)
-        return next((one for one in now if one.type == type_of_operation and one.name not in known), None)
+        self, what: str, type_of_operation: str, listed: Callable[[float], Sequence[Operation]], known: set[str], lost: OutcomeUnknown
+    ) -> Operation:
+        """The operation that a call started whose reply was `lost`, which is raised where it is not found or can't be looked for."""
+        try:
+            now = await self.call(f"operations of {what}", listed)
+        except EvenkeelError as error:
+            raise lost from error
+        found = next((one for one in now if one.type == type_of_operation and one.name not in known), None)
+        if found is None:
+            raise lost
+        return found
 
     async def close(self) -> None:
         """Close every connection, and drop what is shared."""

@@ -46,9 +46,9 @@ class Who:
 
     @property
     def member(self) -> str:
-        """As IAM writes it."""
+        """As IAM writes it; a placeholder where the credentials do not tell the email."""
         if "@" not in self.identity:
-            return self.identity or "the identity"
+            return "MEMBER"
         return f"{'serviceAccount' if self.identity.endswith('.gserviceaccount.com') else 'user'}:{self.identity}"
 
 
@@ -152,7 +152,8 @@ def _forbidden(fault: Fault, what: str, who: Who) -> str:
     permission = PERMISSION.search(fault.message)
     lacking = f"the permission {permission[1]}" if permission is not None else "a permission"
     remedy = f"grant a role that has it: gcloud projects add-iam-policy-binding {who.project} --member={who.member} --role=ROLE"
-    return f"{what}: {who.member} lacks {lacking}: {_said(fault)}; {remedy}; `python -m flows.gcp_check` lists what is needed"
+    subject = who.identity or "the identity"
+    return f"{what}: {subject} lacks {lacking}: {_said(fault)}; {remedy}; `python -m flows.gcp_check` lists what is needed"
 
 
 def _of_call(error: Any) -> Fault:

@@ -12,6 +12,7 @@ from blocks.kinds import Kind
 from blocks.schema import Resource
 from compose.google_cloud.faults import Fault
 from compose.google_cloud.world import Delays
+from tasks.clients.cloud_sql import CloudSqlClient
 from tasks.clients.compute_engine import ComputeClient
 from tasks.clients.google_access import GoogleCloud
 from tasks.core.declare import NoArgs
@@ -153,6 +154,23 @@ async def test_whatever_fails_no_start_is_sent_that_acts_twice(
         with pytest.raises(expected, match=told):
             await gcp_compute_start_instance(client, NoArgs())
     assert sum(one.outcome == "began" for one in google_cloud.admin.mutations(START)) == began
+
+
+async def test_a_reply_that_is_lost_leads_to_the_operation_it_began_or_to_an_unknown_outcome_and_never_to_a_second_one(
+    google_cloud: GoogleProject, cloud: GoogleCloud
+) -> None:
+    client = CloudSqlClient(resource=Resource(name="orders", kind=Kind.CLOUD_SQL, address="orders"), cloud=cloud)
+    for faults in ((), (Fault(method="sql.operations.list", deny="cloudsql.instances.get", skip=1),)):
+        google_cloud.admin.reset()
+        for fault in (Fault(method="sql.instances.restart", cut=True, takes_effect=True, times=1), *faults):
+            google_cloud.admin.add(fault)
+        restart = client.carry_out("restart", "RESTART", lambda api: api.restart(project=cloud.project, instance="orders"), seconds=30)
+        if faults:
+            with pytest.raises(OutcomeUnknown, match="the reply was lost"):
+                await restart
+        else:
+            assert await restart
+        assert len(google_cloud.admin.mutations("sql.instances.restart")) == 1
 
 
 async def test_an_operation_that_is_stuck_is_given_up_and_the_next_try_takes_it_up(google_cloud: GoogleProject, cloud: GoogleCloud) -> None:
