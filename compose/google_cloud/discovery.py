@@ -1,5 +1,6 @@
 """Google's discovery documents, as they ship with google-api-python-client: which methods there are, and how each is called."""
 
+import functools
 import json
 import re
 from collections.abc import Iterator
@@ -113,6 +114,7 @@ def _described(part: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _described(inner)
 
 
+@functools.cache
 def load_document(name: str) -> Document:
     """One shipped document, such as `compute.v1`."""
     path = files("googleapiclient") / "discovery_cache" / "documents" / f"{name}.json"

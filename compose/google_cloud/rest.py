@@ -127,9 +127,14 @@ class RestApis:
         if not (body is None and raw):
             # Google takes an empty body for one without fields.
             problems += checker.body(checker.method.request, {} if body is None and checker.method.request else body)
-        if problems and not request.headers.get("user-agent", "").startswith(LENIENT_AGENTS):
+        if request.headers.get("user-agent", "").startswith(LENIENT_AGENTS):
+            return body if isinstance(body, dict) else {}
+        if problems:
             self._journal.blame("request", checker.method.id, problems)
             raise Refused(400, f"Invalid request: {'; '.join(problems)}")
+        served = SERVED.get(checker.method.id)
+        ignored = [] if served is None else sorted(set(query) - served.query)
+        self._journal.blame("request", checker.method.id, [f"parameter {name}: the simulator does not honour it" for name in ignored])
         return body if isinstance(body, dict) else {}
 
     async def _carried_out(self, call: Call) -> JsonObject:
@@ -139,9 +144,6 @@ class RestApis:
         if served is None:
             self._journal.blame("request", method, ["the simulator does not serve this method"])
             raise Refused(501, f"{method} is not simulated")
-        ignored = sorted(set(call.query) - served.query)
-        if ignored:
-            self._journal.blame("request", method, [f"parameter {name}: the simulator does not honour it" for name in ignored])
         if call.resource.split("/")[1] not in {self._project.id, "-"}:
             raise denied(api, served.permission or method, call.resource)
         if served.permission is not None:

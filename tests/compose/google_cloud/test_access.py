@@ -184,13 +184,17 @@ def test_the_proxy_leads_to_google_alone_and_the_knobs_need_their_token(google_c
 
 
 def test_a_violation_on_either_side_is_written_down(google_cloud: GoogleProject, libraries: Libraries) -> None:
+    gcloud = {"user-agent": "google-cloud-sdk gcloud/550.0.0"}
+    assert libraries.session.get(f"{URL}?view=FULL", headers=gcloud, timeout=20).status_code == 200
     libraries.session.get(f"{URL}?view=FULL", timeout=20)
+    libraries.session.get(f"{URL}?fields=name", timeout=20)  # Google takes it, the simulator does not
     libraries.session.post(f"{URL}/resume", timeout=20)  # a method that is not simulated
     libraries.session.get(f"{URL}/nothing/of/the/kind", timeout=20)
     google_cloud.admin.change_record("web-1", status="STARTED")
     libraries.session.get(URL, timeout=20)
     found = [(one.side, one.method.rsplit(".", 1)[-1], one.problem) for one in google_cloud.admin.violations()]
     google_cloud.admin.reset()
-    assert [side for side, _, _ in found] == ["request", "request", "request", "answer"]
+    assert [side for side, _, _ in found] == ["request", "request", "request", "request", "answer"]
     assert found[0][2] == "parameter view: the method has none such"
-    assert found[3][2] == "body.status: 'STARTED' is none of its values"
+    assert found[1][2] == "parameter fields: the simulator does not honour it"
+    assert found[4][2] == "body.status: 'STARTED' is none of its values"
