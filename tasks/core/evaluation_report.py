@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from tasks.core.declare import Ending
-from tasks.core.evaluation import Share, Spread, Trial
+from tasks.core.evaluation import READS_NOTHING, Share, Spread, Trial
 from tasks.core.evaluation_summary import PlannerFigures, Report
 from tasks.core.rendering import cell
 from tasks.core.scoring import INCONCLUSIVE
@@ -16,6 +16,10 @@ PLOTS = {
     "cost.png": "Cost against success",
 }
 RUNTIMES = {"process": "processes", "container": "containers"}
+RESTARTS = (
+    "`restart` restarts whatever an incident is opened for, as tools that only restart do: three times at most, then it calls a person, "
+    "and no policy holds it back. It is told of incidents by the same monitor as the others."
+)
 MEANING = {
     "success rate": "ended as expected (healed, left alone or a person called), stayed so, and harmed nothing; inconclusive is failure",
     "healing rate": "became healthy and stayed so, by whatever tool; of the trials that could be healed",
@@ -110,13 +114,14 @@ def _preface(report: Report) -> str:
     missing = f" **{report.missing} cases were not tried: the evaluation is not finished.**" if report.missing else ""
     swing = " In every second repeat the neighbours swing just under their thresholds." if settings.swinging else ""
     labs = " and ".join(RUNTIMES[one] for one in sorted({one.result.runtime for one in report.trials} & RUNTIMES.keys())) or "servers"
+    restarts = f"{RESTARTS}\n\n" if READS_NOTHING in settings.planners else ""
+    note = f"{settings.note}\n\n" if settings.note else ""
     size = f"{len(settings.scenarios)} scenarios x {len(settings.planners)} planners x {settings.repeats} repeats"
     times = f"{settings.timeout_seconds:g} s to be healed and well for {settings.sustain_seconds:g} s afterwards"
     return (
         f"{len(report.trials)} trials: {size}, each in a restored lab of {labs}, {times}.{swing} Judged without a model, apart from "
         f"monitor and tools.{missing}\n\n"
-        "`restart` restarts whatever an incident is opened for, three times at most, and then calls a person; no policy holds it back. "
-        f"It is told of incidents by the same monitor as the others.\n\nRepeat it:\n\n    {settings.command}"
+        f"{restarts}{note}Repeat it:\n\n    {settings.command}"
     )
 
 

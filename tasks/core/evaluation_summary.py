@@ -34,6 +34,7 @@ class Settings(Model):
     sustain_seconds: float = Field(ge=0)
     swinging: bool = Field(True, description="Whether the neighbours swing in every second repeat.")
     command: str = Field("", description="Repeats the evaluation.")
+    note: str = Field("", description="What a reader has to know besides.")
 
 
 class Tests(Model):

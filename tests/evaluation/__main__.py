@@ -204,6 +204,13 @@ def _known(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _command(arguments: list[str]) -> str:
+    """What repeats it, wherever it is: without the directories, which `make` gives."""
+    places = [number for number, one in enumerate(arguments) if one in {"--directory", "--results"}]
+    options = [one for number, one in enumerate(arguments) if number not in places and number - 1 not in places]
+    return f'make evaluate EVALUATE_ARGS="{shlex.join(options)}"' if options else "make evaluate"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `python -m tests.evaluation`."""
     given_arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -229,7 +236,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.repeats < 1 or given.stacks < 1:
             raise LabError("--repeats and --stacks: give a number from 1 on")
         names = _known(given.only) or tuple(filter(fits, load_catalog().scenarios if given.all else DEFAULT_SCENARIOS))
-        options = f' EVALUATE_ARGS="{shlex.join(given_arguments)}"' if given_arguments else ""
         settings = Settings(
             scenarios=names,
             planners=tuple(given.planners),
@@ -237,7 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             timeout_seconds=given.timeout_seconds,
             sustain_seconds=given.sustain_seconds,
             swinging=not given.well_neighbours,
-            command=f"make evaluate{options}",
+            command=_command(given_arguments),
+            note=f"`gemini` is played by the script {given.scripted_gemini!r} of this project." if given.scripted_gemini else "",
         )
         wanted = Wanted(settings, Results(given.results.absolute()), given.directory, given.lab, given.stacks)
         if not given.scripted_gemini:

@@ -121,6 +121,7 @@ def test_the_inconclusive_is_a_failure_and_every_failure_has_a_stage(report: Rep
 def test_a_report_shows_n_and_the_command_and_says_what_is_missing(report: Report) -> None:
     text = markdown(report, with_plots=True)
     assert "    make evaluate\n" in text
+    assert "no policy holds it back" in text
     assert "67 % [30-90] (4 of 6)" in text
     assert "**1 cases were not tried" in text
     assert "| calm | runbook | 2 | trial | inconclusive: nothing can be concluded |" in text
