@@ -1,4 +1,4 @@
-"""People are told: Prefect automations that notify when a remediation is escalated, fails, or waits for an answer.
+"""People are told, by Prefect automations: when a remediation is escalated, fails or waits for an answer, and when monitoring stops.
 
 One set for all inventories of a Prefect server. It belongs to the inventory that was registered last with a `notify` section, and
 goes when that one is registered without it.
@@ -17,11 +17,13 @@ from prefect.events.actions import ActionTypes, CallWebhook, SendNotification
 from prefect.events.filters import AutomationFilter, AutomationFilterName
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
+from prefect.settings import PREFECT_UI_URL
 from prefect.types import SecretDict
 from prefect.utilities.urls import url_for
 
 from blocks.documents import read, write
 from blocks.notify import Notify
+from blocks.pulse import MONITORS, SWEPT
 
 BLOCK = "evenkeel-notify"
 """Name of the block of each channel."""
@@ -62,6 +64,9 @@ SITUATIONS = (
     ),
 )
 
+SILENCE = "evenkeel: tell people when monitoring stops"
+NAMES = (*(situation.name for situation in SITUATIONS), SILENCE)
+
 # Prefect's own message of an error repeats the exception, which may quote what it was called with.
 SAID = (
     "{% set said = flow_run.state.message or '' %}"
@@ -98,8 +103,8 @@ async def save_notifications(client: PrefectClient, inventory: str, notify: Noti
     known: dict[str, Automation] = {}
     for one in saved:
         known.setdefault(one.name, one)
-    for situation in SITUATIONS:
-        written += await _write(client, known.get(situation.name), automation(situation, inventory, ids))
+    for wanted in (*(automation(situation, inventory, ids) for situation in SITUATIONS), dead_man(notify, inventory, ids)):
+        written += await _write(client, known.get(wanted.name), wanted)
     doubles = [one for one in saved if one is not known[one.name]]
     for one in doubles:
         await client.delete_automation(one.id)
@@ -142,6 +147,49 @@ def automation(situation: Situation, inventory: str, ids: Mapping[type[Block], U
     )
 
 
+def dead_man(notify: Notify, inventory: str, ids: Mapping[type[Block], UUID]) -> AutomationCore:
+    """What is to be saved for the case that a monitor which was at work sweeps no more: it fires once, and anew after the next sweep."""
+    seconds = notify.silence_seconds
+    return AutomationCore(
+        name=SILENCE,
+        description=f"No monitor run of an inventory has swept for {seconds:g} s: nothing watches it. Is the worker at work?",
+        tags=[TAG, _owner_tag(inventory)],
+        trigger=EventTrigger(
+            match=ResourceSpecification({"prefect.resource.id": f"{MONITORS}.*"}),
+            # Each sweep is followed by another, or by this.
+            after={SWEPT},
+            expect={SWEPT},
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=seconds),
+        ),
+        actions=[_silence_action(channel, block_id, seconds) for channel, block_id in ids.items()],
+    )
+
+
+def _silence_action(channel: type[Block], block_id: UUID, seconds: float) -> ActionTypes:
+    monitor, last = "event.resource.name", "event.occurred.isoformat()"
+    address = f"{PREFECT_UI_URL.value() or ''}/v2/deployments"
+    if channel is not Webhook:
+        body = f"No sweep for {seconds:g} s; the last one was at {{{{ {last} }}}}.\n{address}"
+        return SendNotification(block_document_id=block_id, subject=f"Nothing watches {{{{ {monitor} }}}}", body=body)
+    fields = {
+        "text": f"'Nothing watches ' ~ {monitor} ~ ': no sweep for {seconds:g} s; the last one was at ' ~ {last} ~ '\n{address}'",
+        "situation": "'Monitoring has stopped'",
+        "monitor": monitor,
+        "last_sweep": last,
+        "url": f"'{address}'",
+    }
+    return CallWebhook(block_document_id=block_id, payload=_json(fields))
+
+
+def _json(fields: Mapping[str, str]) -> str:
+    """A template of a JSON object with these expressions as its values."""
+    inside = ", ".join(f'"{name}": {{{{ ({value})|tojson }}}}' for name, value in fields.items())
+    return f"{{{inside}}}"
+
+
 def _action(channel: type[Block], block_id: UUID, situation: Situation) -> ActionTypes:
     text = f"{SAID}{{{{ flow_run.name }}}}\n{{% if said %}}{{{{ said }}}}\n{{% endif %}}{_link()}"
     if channel is not Webhook:
@@ -157,8 +205,7 @@ def _action(channel: type[Block], block_id: UUID, situation: Situation) -> Actio
         "tags": "flow_run.tags",
         "url": "link",
     }
-    body = ", ".join(f'"{name}": {{{{ ({value})|tojson }}}}' for name, value in fields.items())
-    return CallWebhook(block_document_id=block_id, payload=f"{SAID}{{% set link %}}{_link()}{{% endset %}}{{{body}}}")
+    return CallWebhook(block_document_id=block_id, payload=f"{SAID}{{% set link %}}{_link()}{{% endset %}}{_json(fields)}")
 
 
 def _link() -> str:
@@ -173,7 +220,7 @@ def _owner_tag(inventory: str) -> str:
 
 
 async def _saved(client: PrefectClient) -> list[Automation]:
-    names = AutomationFilter(name=AutomationFilterName(any_=[situation.name for situation in SITUATIONS]))
+    names = AutomationFilter(name=AutomationFilterName(any_=list(NAMES)))
     return await client.read_automations(automations=names)
 
 

@@ -56,6 +56,9 @@ class Notify(Model):
     ) = None
     webhook: Annotated[SecretStr, _checked(_is_url, "the variable holds no address; write http(s)://host/path into it")] | None = None
     email: Email | None = None
+    silence_seconds: float = Field(
+        300, ge=60, le=86400, description="People are told when a monitor that was at work has not swept for so long."
+    )
 
     @model_validator(mode="after")
     def _names_somebody(self) -> Self:

@@ -24,6 +24,7 @@ from tasks.publishing import publish_fix, publish_planning
 from tasks.recording import heartbeat
 from tasks.remembering import remember_plan
 from tasks.shadowing import begin_shadow
+from tasks.tracing import describe
 from tasks.validation import wait_until_healthy
 
 STATE_TYPE = {
@@ -79,6 +80,9 @@ async def under_claim(remediation: Remediation, work: Callable[[], Awaitable[End
     """Work while the claim is held, and close the record however it ends, unless a person is asked."""
     verdict, message = Verdict.FAILED, "ended by an error; see the log"
     handed_over = ""
+    incident = remediation.record.incident
+    describe({"evenkeel.incident": incident.id, "evenkeel.inventory": incident.inventory, "evenkeel.resource": incident.resource})
+    describe({"evenkeel.kind": incident.kind.value, "evenkeel.symptoms": incident.symptoms})
     try:
         async with heartbeat(remediation.live, remediation.record.id, remediation.owner):
             try:
@@ -95,6 +99,7 @@ async def under_claim(remediation: Remediation, work: Callable[[], Awaitable[End
                     )
     finally:
         await asyncio.gather(*remediation.publications)
+    describe({"evenkeel.verdict": AWAITING if handed_over else verdict.value, "evenkeel.planner": remediation.record.planner})
     closed = await remediation.live.records.get(remediation.record.id)
     await publish_fix(remediation.live, closed or remediation.record)
     if handed_over:

@@ -24,6 +24,7 @@ from tasks.core.trends import History, joined
 from tasks.planning import prepare_planner
 from tasks.probing import Known, Sweep, sweep
 from tasks.publishing import publish_discovery, publish_status
+from tasks.pulse import Pulse
 from tasks.recording import take_over_abandoned
 
 TREND_LENGTH = 20
@@ -121,7 +122,7 @@ async def monitor(
 
 async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window_seconds: float) -> str:
     started = time.monotonic()
-    due = started
+    due, pulse = started, Pulse(watch.share.key)
     while True:
         await _divide(watch, timedelta(seconds=SWEEPS_UNTIL_GONE * sweep_every_seconds))
         found = await _sweep(watch)
@@ -132,6 +133,7 @@ async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window
             watch.preparation = asyncio.create_task(prepare_planner(watch.live))
         if not await watch.live.records.monitor_swept(watch.share.key, watch.run_id, datetime.now(UTC)):
             return "the next run has taken over"
+        pulse.swept()
         due = max(due + sweep_every_seconds, time.monotonic())
         if due - started >= window_seconds:
             return f"the window of {window_seconds:g} s is over"

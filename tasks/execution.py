@@ -19,6 +19,7 @@ from tasks.core.models import Change, Outcome, OutcomeStatus, Step
 from tasks.core.plans import parse_args
 from tasks.progress import shown_progress
 from tasks.redacting import redacted_change, redacted_error
+from tasks.tracing import span
 
 STATUS_OF_ERROR: dict[type[Exception], OutcomeStatus] = {
     NotApplicable: OutcomeStatus.NOT_APPLICABLE,
@@ -47,9 +48,11 @@ async def call_tool(live: Live, step: Step) -> Change:
     if stopped:
         raise StoppedError(f"{tool.name}: the kill switch is on: {stopped}")
     client = live.tool_client(live.inventory.resource(step.target))
+    known = {"evenkeel.tool": tool.name, "evenkeel.resource": step.target, "evenkeel.risk": tool.risk.value}
     try:
-        async with asyncio.timeout(tool.timeout_seconds):
-            return redacted_change(live.redactor, await tool.function(client, args))
+        with span(f"tool {tool.name}", known):
+            async with asyncio.timeout(tool.timeout_seconds):
+                return redacted_change(live.redactor, await tool.function(client, args))
     except TimeoutError as error:
         raise OutcomeUnknown(f"{tool.name}: not finished within {tool.timeout_seconds:g} s") from error
     except EvenkeelError as error:

@@ -18,6 +18,7 @@ from tasks.planners.gemini_client import load_sdk
 from tasks.planners.protocol import Planner
 from tasks.planners.runbooks import RunbookPlanner
 from tasks.redacting import redacted_error, redacted_plan
+from tasks.tracing import describe
 
 
 @task(name="plan", task_run_name="plan for {context.incident.resource}", cache_policy=NO_CACHE, persist_result=False)
@@ -25,6 +26,7 @@ async def make_plan(context: Context) -> Plan:
     """A checked plan; which planner made it, how it came about and what it used stand in the plan."""
     live, logger = current(), get_run_logger()
     plan = redacted_plan(live.redactor, await (await planner_now(live, logger)).plan(context))
+    describe({"evenkeel.planner": plan.planner, "evenkeel.decision": plan.decision.value, "evenkeel.dollars": plan.usage.dollars})
     logger.info("%s plans: %s (%s)", plan.planner, plan.decision, plan.diagnosis)
     for step in plan.steps:
         logger.info("step: %s %s, because %s", step.tool, step.args, step.why)

@@ -17,6 +17,7 @@ from blocks.gemini_settings import GeminiSettings
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import Usage
 from tasks.planners.gemini_errors import MOST_WORDS, Failure, failure_of, unusable
+from tasks.tracing import span
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -146,9 +147,14 @@ class GeminiClient:
         """
         pause = FIRST_PAUSE_SECONDS
         for attempt in range(1, ATTEMPTS + 1):
-            result = await self._once(session, contents, config)
+            with span(f"chat {self.settings.model}", self._asked()) as opened:
+                result = await self._once(session, contents, config)
+                if isinstance(result, Failure):
+                    opened.set_attribute("error.type", "Failure")
+                else:
+                    self._meter(session, result)
+                    opened.set_attributes(_used(result))
             if not isinstance(result, Failure):
-                self._meter(session, result)
                 reason = unusable(result)
                 if reason is not None:
                     raise ModelFailed(reason)
@@ -201,15 +207,30 @@ class GeminiClient:
             text = text.replace(secret, "***")
         return " ".join(text.split())[:MOST_WORDS]
 
+    def _asked(self) -> dict[str, str]:
+        """Of a request, by OpenTelemetry's names."""
+        provider = "gcp.gemini" if self.settings.vertex is None else "gcp.vertex_ai"
+        return {"gen_ai.operation.name": "chat", "gen_ai.provider.name": provider, "gen_ai.request.model": self.settings.model}
+
     def _meter(self, session: Session, response: "types.GenerateContentResponse") -> None:
-        used = response.usage_metadata
-        if used is None:
-            return
-        given = (used.prompt_token_count or 0) + (used.tool_use_prompt_token_count or 0)
-        made = (used.candidates_token_count or 0) + (used.thoughts_token_count or 0)
+        given, made = _tokens(response)
         settings = self.settings
         dollars = (given * settings.dollars_per_million_input_tokens + made * settings.dollars_per_million_output_tokens) / MILLION
         session.usage += Usage(input_tokens=given, output_tokens=made, dollars=dollars)
+
+
+def _tokens(response: "types.GenerateContentResponse") -> tuple[int, int]:
+    """What went in, and what came out; thinking is output."""
+    used = response.usage_metadata
+    if used is None:
+        return 0, 0
+    given = (used.prompt_token_count or 0) + (used.tool_use_prompt_token_count or 0)
+    return given, (used.candidates_token_count or 0) + (used.thoughts_token_count or 0)
+
+
+def _used(response: "types.GenerateContentResponse") -> dict[str, int]:
+    given, made = _tokens(response)
+    return {"gen_ai.usage.input_tokens": given, "gen_ai.usage.output_tokens": made}
 
 
 def load_sdk() -> None:

@@ -23,7 +23,7 @@ from prefect.states import Completed
 
 from blocks.errors import ConfigurationError
 from blocks.inventory_file import parse_inventory
-from blocks.notifications import BLOCK, SITUATIONS
+from blocks.notifications import BLOCK, NAMES
 from blocks.register import Saved, register
 
 pytestmark = [
@@ -187,7 +187,7 @@ async def test_registering_again_leaves_one_set_and_what_a_person_switched_off(r
     registration = parse_inventory(text(ALL), SECRETS | {"HOOK": receiver.url})
     await register(registration)
     first = await saved_automations()
-    assert [one["name"] for one in first] == sorted(situation.name for situation in SITUATIONS)
+    assert [one["name"] for one in first] == sorted(NAMES)
     assert all([action["type"] for action in one["actions"]] == ["send-notification", "send-notification", "call-webhook"] for one in first)
     assert await register(registration) == Saved(written=0, deleted=0)
     async with get_client() as client:
@@ -195,10 +195,10 @@ async def test_registering_again_leaves_one_set_and_what_a_person_switched_off(r
     changed = text(f"{ALL.replace('evenkeel@', 'alerts@')}")
     assert await register(parse_inventory(changed, SECRETS | {"HOOK": receiver.url})) == Saved(written=1, deleted=0)
     fewer = parse_inventory(text("notify: {slack: '${SLACK}'}"), SECRETS)
-    assert await register(fewer) == Saved(written=3, deleted=2)
+    assert await register(fewer) == Saved(written=4, deleted=2)
     second = await saved_automations()
     assert [one["id"] for one in second] == [one["id"] for one in first]
-    assert [one["enabled"] for one in second] == [False, True, True]
+    assert [one["enabled"] for one in second] == [False, True, True, True]
     assert set(await saved_channels()) == {"slack-webhook"}
 
 
@@ -206,7 +206,7 @@ async def test_what_a_section_declared_goes_with_it_and_with_no_other_inventorys
     environment = SECRETS | {"HOOK": receiver.url}
     await register(parse_inventory(text(ALL), environment))
     await register(parse_inventory(text("", name="other"), environment))
-    assert len(await saved_automations()) == len(SITUATIONS)
+    assert len(await saved_automations()) == len(NAMES)
     await register(parse_inventory(text(""), environment))
     assert (await saved_automations(), await saved_channels()) == ([], {})
 
