@@ -14,11 +14,16 @@ from fastmcp.exceptions import ToolError
 from fastmcp.server.context import Context
 from mcp import types as protocol
 from mcp.server.elicitation import render_elicitation_schema
+from mcp.shared.exceptions import MCPError
 from mcp.types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, Field, ValidationError
 
 KEY = "approval"
 NAME_LENGTH = 60
+NO_ELICITATION = (
+    "refused: {tool} changes a server, and this client can't ask a person (it declares no capability `elicitation` for forms). "
+    "Nothing was done. Use a client with elicitation, or the Prefect UI."
+)
 
 
 class Reply(BaseModel):
@@ -38,12 +43,23 @@ def client_name(context: Context) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in given).strip()[:NAME_LENGTH] or "a client without a name"
 
 
-def can_ask(context: Context) -> bool:
-    """Whether the client says that it can put a form before a person."""
+def require_asking(context: Context, tool: str) -> None:
+    """Refuse a client that does not say that it can put a form before a person, as its era of the protocol has it.
+
+    ToolError up to 2025-11-25; from 2026-07-28 on MCPError with the code for a missing capability.
+    """
     capabilities = context.session.client_capabilities
     elicitation = None if capabilities is None else capabilities.elicitation
     # One that names no mode means forms.
-    return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
+    if elicitation is not None and (elicitation.form is not None or elicitation.url is None):
+        return
+    said = NO_ELICITATION.format(tool=tool)
+    if context.session.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+        raise ToolError(said)
+    wanted = protocol.ClientCapabilities(elicitation=protocol.ElicitationCapability(form=protocol.FormElicitationCapability()))
+    data = protocol.MissingRequiredClientCapabilityErrorData(required_capabilities=wanted)
+    told = data.model_dump(by_alias=True, mode="json", exclude_none=True)
+    raise MCPError(code=protocol.MISSING_REQUIRED_CLIENT_CAPABILITY, message=said, data=told)
 
 
 @dataclass

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from mcp import types as protocol
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError
 
 from blocks.model import Model
 from blocks.schema import Inventory, Risk
@@ -59,7 +59,10 @@ class Read(Model):
     read: dict[str, JsonValue]
 
 
-def schema_of(model: type[Model]) -> dict[str, Any]:
+ANYTHING: tuple[dict[str, str], ...] = ({}, {"$ref": "#/$defs/JsonValue"})
+
+
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """The model's schema without titles: they repeat the names, and every tool's schema goes into a model's context."""
     schema: dict[str, Any] = _untitled(model.model_json_schema())
     return schema
@@ -71,7 +74,8 @@ def _untitled(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     # A property may be called `title`; it is no text then.
-    return {name: _untitled(value) for name, value in schema.items() if name != "title" or not isinstance(value, str)}
+    kept = {name: _untitled(value) for name, value in schema.items() if name != "title" or not isinstance(value, str)}
+    return kept | ({"additionalProperties": True} if kept.get("additionalProperties") in ANYTHING else {})
 
 
 def input_schema(tool: Tool, inventory: Inventory) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from tasks.connecting import Live, live
 from tasks.core.errors import EvenkeelError
 from tasks.core.models import FixRecord, Observation
 from tasks.core.rendering import history_row
+from tasks.mcp_calls import schema_of
 from tasks.probing import probe_resource
 
 FIXES_LIMIT = 50
@@ -108,22 +109,32 @@ def add_reading(server: FastMCP[Any], inventory: Inventory) -> None:
     """Let clients read: as resources, as tools for hosts that know only those, and as the prompt for an incident."""
     opened = partial(_opened, inventory.name)
 
-    @server.resource("evenkeel://inventory", title="Inventory", description="The resources and the rules; no passwords.", mime_type=JSON)
+    @server.resource(
+        "evenkeel://inventory",
+        name="inventory",
+        title="Inventory",
+        description="The resources and the rules; no passwords.",
+        mime_type=JSON,
+    )
     async def inventory_now() -> str:
         async with opened(ResourceError) as found:
             return json.dumps(found.redactor.value(found.inventory.model_dump(mode="json")))
 
-    @server.resource("evenkeel://status", title="Status", description="Every resource, measured now.", mime_type=JSON)
+    @server.resource("evenkeel://status", name="status", title="Status", description="Every resource, measured now.", mime_type=JSON)
     async def status_now() -> str:
         async with opened(ResourceError) as found:
             return (await statuses(found)).model_dump_json()
 
-    @server.resource("evenkeel://status/{resource}", title="Status of one resource", description="Measured now.", mime_type=JSON)
+    @server.resource(
+        "evenkeel://status/{resource}", name="status-of", title="Status of one resource", description="Measured now.", mime_type=JSON
+    )
     async def status_of(resource: str) -> str:
         async with opened(ResourceError) as found:
             return (await statuses(found, resource)).model_dump_json()
 
-    @server.resource("evenkeel://fixes", title="Fixes", description=f"The last {FIXES_LIMIT} fixes, newest first.", mime_type=JSON)
+    @server.resource(
+        "evenkeel://fixes", name="fixes", title="Fixes", description=f"The last {FIXES_LIMIT} fixes, newest first.", mime_type=JSON
+    )
     async def fixes_now() -> str:
         async with opened(ResourceError) as found:
             return (await past_fixes(found)).model_dump_json()
@@ -135,13 +146,13 @@ def add_reading(server: FastMCP[Any], inventory: Inventory) -> None:
         async with opened(ResourceError) as found:
             return json.dumps(await one_fix(found, fix))
 
-    @server.tool(title="Measure status", annotations=READS)
+    @server.tool(title="Measure status", annotations=READS, output_schema=schema_of(Statuses))
     async def evenkeel_status(resource: Annotated[str, Field(description="Name of a resource; empty for all.")] = "") -> Statuses:
         """Measure the health of one resource, or of every one, and say what is wrong."""
         async with opened(ToolError) as found:
             return await statuses(found, resource)
 
-    @server.tool(title="List fixes", annotations=READS)
+    @server.tool(title="List fixes", annotations=READS, output_schema=schema_of(Fixes))
     async def evenkeel_fixes(
         resource: Annotated[str, Field(description="Name of a resource; empty for all.")] = "",
         limit: Annotated[int, Field(ge=1, le=FIXES_LIMIT, description="At most so many.")] = 10,
@@ -155,6 +166,18 @@ def add_reading(server: FastMCP[Any], inventory: Inventory) -> None:
         """Begin to look into a resource that is unwell: what is measured, what was done before, and what could be done."""
         async with opened(PromptError) as found:
             return await incident_text(found, resource)
+
+    @server.completion
+    async def completed(
+        _about: protocol.PromptReference | protocol.ResourceTemplateReference,
+        argument: protocol.CompletionArgument,
+        _context: protocol.CompletionContext | None,
+    ) -> list[str]:
+        async with opened(PromptError) as found:
+            known = {"resource": [one.name for one in found.inventory.resources], "fix": []}
+            if argument.name == "fix":
+                known["fix"] = [str(row["id"]) for row in (await past_fixes(found)).fixes]
+        return [name for name in known.get(argument.name, []) if name.startswith(argument.value)]
 
 
 @asynccontextmanager

@@ -25,17 +25,13 @@ from tasks.core.models import Context as PlanningContext
 from tasks.core.models import Incident, Step
 from tasks.core.policy import Action, Ruling, authorise
 from tasks.execution import call_tool
-from tasks.mcp_asking import Questions, can_ask, client_name
+from tasks.mcp_asking import Questions, client_name, require_asking
 from tasks.mcp_calls import Call, Called
 from tasks.probing import probe_resource
 
 CarryOut = Callable[[Call], Coroutine[Any, Any, Called]]
 """Runs a call as a flow, which authorises it anew, and tells what came of it."""
 PROGRESS_SECONDS = 2.0
-NO_ELICITATION = (
-    "refused: {tool} changes a server, and this client can't ask a person (it declares no capability `elicitation` for forms). "
-    "Nothing was done. Use a client with elicitation, or the Prefect UI."
-)
 
 
 class Changes:
@@ -133,8 +129,7 @@ class ChangingTool(Tool):
     async def run(self, arguments: dict[str, Any]) -> ToolResult:
         """What came of it, once it is settled."""
         context = get_context()
-        if not can_ask(context):
-            raise ToolError(NO_ELICITATION.format(tool=self.declared.name))
+        require_asking(context, self.declared.name)
         try:
             called = await self.changes.make(context, self.declared, self.inventory, arguments)
         except (EvenkeelError, ConfigurationError) as error:

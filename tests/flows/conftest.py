@@ -82,6 +82,16 @@ def prefect_server(control_plane: ControlPlane) -> Iterator[ControlPlane]:
         yield control_plane
 
 
+@pytest.fixture(scope="session")
+def served(control_plane: ControlPlane) -> Iterator[str]:
+    """URL of the lab's MCP server."""
+    # Needed by few, and not quick to import.
+    from tests.flows.mcp_serving import serving
+
+    with serving(control_plane) as url:
+        yield url
+
+
 @pytest.fixture
 async def opened(prefect_server: ControlPlane) -> AsyncIterator[Live]:
     """The registered lab at its baseline, with clients for independent queries; at its baseline again afterwards."""
