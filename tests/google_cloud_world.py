@@ -104,6 +104,7 @@ def project_playing(world: World, directory: Path, authority: Path) -> Iterator[
             description = load_cloud(directory)
             admin = Admin(description)
             yield GoogleProject(directory, world, description, admin)
+            assert admin.unforgiven() == 0, "exchanges violated Google's documents"
             admin.close()
         finally:
             process.stdin.close()

@@ -2,7 +2,8 @@
 
 JSON over HTTP on a loopback port; every request carries `Authorization: Bearer TOKEN`. Errors are `{"error": ...}`.
 
-    GET    /journal                    {"violations": [...], "mutations": [...], "calls": {...}}
+    GET    /journal                    {"violations": [...], "mutations": [...], "calls": {...}, "unforgiven": n}
+    DELETE /violations                 they were meant; a reset forgets them and still counts them as unforgiven
     POST   /reset                      the world as described; faults, journal and operations forgotten
     POST   /faults   {fault}           {"id": n}; fields as in compose.google_cloud.faults.Fault
     GET    /faults                     those that are set
@@ -33,6 +34,10 @@ from compose.google_cloud.journal import Journal
 from compose.google_cloud.planes import MachinePlane, MemorystorePlane, SqlPlane
 from compose.google_cloud.project import Machine, Project, RedisInstance, SqlInstance
 from compose.google_cloud.world import Delays
+
+
+Endpoint = tuple[str, str, Callable[[Request], Awaitable[Any]]]
+"""HTTP method, path, and what answers."""
 
 
 class Permissions(Model):
@@ -71,25 +76,15 @@ def admin_app(project: Project, journal: Journal, faults: Faults, token: str) ->
     async def show_journal(_request: Request) -> Any:
         return journal.shown()
 
+    async def forgive(_request: Request) -> Any:
+        journal.forgive()
+        return {}
+
     async def reset(_request: Request) -> Any:
         faults.clear()
         project.access.restore()
         await project.restore()
         journal.clear()
-        return {}
-
-    async def add_fault(request: Request) -> Any:
-        return {"id": faults.add(Fault.model_validate_json(await request.body()))}
-
-    async def show_faults(_request: Request) -> Any:
-        return faults.shown()
-
-    async def clear_faults(_request: Request) -> Any:
-        faults.clear()
-        return {}
-
-    async def remove_fault(request: Request) -> Any:
-        faults.remove(request.path_params["number"])
         return {}
 
     async def set_delays(request: Request) -> Any:
@@ -115,24 +110,45 @@ def admin_app(project: Project, journal: Journal, faults: Faults, token: str) ->
             await _touch(instance.plane, action)
         return {}
 
-    endpoints: list[tuple[str, str, Callable[[Request], Awaitable[Any]]]] = [
+    endpoints: list[Endpoint] = [
         ("GET", "/journal", show_journal),
+        ("DELETE", "/violations", forgive),
         ("POST", "/reset", reset),
-        ("POST", "/faults", add_fault),
-        ("GET", "/faults", show_faults),
-        ("DELETE", "/faults", clear_faults),
-        ("DELETE", "/faults/{number:int}", remove_fault),
         ("PUT", "/delays", set_delays),
         ("POST", "/tokens/revoke", revoke),
         ("PUT", "/identities/{name}", permit),
         ("PATCH", "/instances/{name}", change_record),
         ("POST", "/planes/{name}/{action}", touch_plane),
+        *_of_faults(faults),
     ]
     return Starlette(
         routes=[Route(path, _answering(endpoint), methods=[verb]) for verb, path, endpoint in endpoints],
         middleware=[Middleware(TokenNeeded, token=token)],
         exception_handlers={HTTPException: _refuse},
     )
+
+
+def _of_faults(faults: Faults) -> list[Endpoint]:
+    async def add_fault(request: Request) -> Any:
+        return {"id": faults.add(Fault.model_validate_json(await request.body()))}
+
+    async def show_faults(_request: Request) -> Any:
+        return faults.shown()
+
+    async def clear_faults(_request: Request) -> Any:
+        faults.clear()
+        return {}
+
+    async def remove_fault(request: Request) -> Any:
+        faults.remove(request.path_params["number"])
+        return {}
+
+    return [
+        ("POST", "/faults", add_fault),
+        ("GET", "/faults", show_faults),
+        ("DELETE", "/faults", clear_faults),
+        ("DELETE", "/faults/{number:int}", remove_fault),
+    ]
 
 
 def _answering(endpoint: Callable[[Request], Awaitable[Any]]) -> Callable[[Request], Awaitable[JSONResponse]]:

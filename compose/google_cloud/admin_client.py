@@ -60,6 +60,14 @@ class Admin:
         """What was wrong in an exchange since the last reset."""
         return [Violation(**one) for one in self._ask("GET", "/journal")["violations"]]
 
+    def unforgiven(self) -> int:
+        """How many violations there were since the start, resets or not, but for those that were forgiven."""
+        return int(self._ask("GET", "/journal")["unforgiven"])
+
+    def forgive(self) -> None:
+        """The violations so far were meant."""
+        self._ask("DELETE", "/violations")
+
     def mutations(self, method: str | None = None) -> list[Mutation]:
         """What came to change something since the last reset, in order."""
         every = [Mutation(**one) for one in self._ask("GET", "/journal")["mutations"]]

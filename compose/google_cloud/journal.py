@@ -27,20 +27,28 @@ class Mutation:
 
 @dataclass
 class Journal:
-    """All that was written down since the start or the last reset."""
+    """What was written down since the start or the last reset."""
 
     violations: list[Violation] = field(default_factory=list)
     mutations: list[Mutation] = field(default_factory=list)
     calls: dict[str, int] = field(default_factory=dict)
     """Method id -> how often it was called."""
+    unforgiven: int = 0
+    """Violations since the start, whatever was forgotten since."""
 
     def blame(self, side: Literal["request", "answer"], method: str, problems: list[str]) -> None:
         """Write violations down."""
+        self.unforgiven += len(problems)
         self.violations.extend(Violation(side, method, problem) for problem in problems)
 
     def count(self, method: str) -> None:
         """One more call of a method."""
         self.calls[method] = self.calls.get(method, 0) + 1
+
+    def forgive(self) -> None:
+        """The violations so far were meant."""
+        self.violations.clear()
+        self.unforgiven = 0
 
     def clear(self) -> None:
         """Forget all."""
@@ -54,4 +62,5 @@ class Journal:
             "violations": [asdict(one) for one in self.violations],
             "mutations": [asdict(one) for one in self.mutations],
             "calls": dict(self.calls),
+            "unforgiven": self.unforgiven,
         }
