@@ -35,7 +35,6 @@ from compose.google_cloud.planes import MachinePlane, MemorystorePlane, SqlPlane
 from compose.google_cloud.project import Machine, Project, RedisInstance, SqlInstance
 from compose.google_cloud.world import Delays
 
-
 Endpoint = tuple[str, str, Callable[[Request], Awaitable[Any]]]
 """HTTP method, path, and what answers."""
 
