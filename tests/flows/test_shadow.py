@@ -18,7 +18,7 @@ from blocks.gemini import GeminiBlock
 from blocks.gemini_settings import GeminiSettings, Shadow
 from compose.description import LabDescription
 from compose.gemini_server import GeminiServer
-from compose.gemini_wire import Answer, Request, refusal, said
+from compose.gemini_wire import Answer, Request
 from flows.remediate import remediate
 from tasks.connecting import Live
 from tasks.core.models import Usage, Verdict
@@ -124,8 +124,6 @@ async def test_a_shadow_that_never_answers_delays_nothing(opened: Live, lab: Lab
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        pytest.param(refusal(403, "PERMISSION_DENIED", "no such model for you"), "no such model for you", id="refused"),
-        pytest.param(said("flush it, and then some"), "", id="prose"),
         pytest.param(Answer(b"", wait_seconds=math.inf), "no answer within 0.3 s", id="silent"),
         pytest.param(planned(step("docker_restart", "shop-db", {})), "docker_restart", id="another resource"),
     ],
