@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import httpx
-from prefect import flow, get_run_logger, runtime, tags
+from prefect import flow, get_run_logger, tags
 from prefect.artifacts import acreate_table_artifact
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
@@ -118,7 +118,7 @@ def _with_what_it_runs_in(inventory: Inventory, resources: Sequence[Resource]) -
 def _swinging(inventory: Inventory, target: Resource, declared: Scenario) -> list[Resource]:
     """The resources that a fault does not hurt, and that can swing."""
     hurt = _with_what_it_runs_in(inventory, [target, *(inventory.resource(name) for name in declared.also)])
-    return [one for one in inventory.resources if one.name not in hurt and one.kind in SWINGS]
+    return [one for one in inventory.resources if one.name not in hurt and one.kind in SWINGS and "application" in one.logins]
 
 
 @asynccontextmanager
@@ -188,10 +188,7 @@ async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: 
 @asynccontextmanager
 async def _watched(opened: Live, seconds: float, autonomy: AutonomyChoice) -> AsyncIterator[None]:
     """Use the scheduled monitor where one sweeps; otherwise start one beside the scenario."""
-    holder = await opened.records.current_monitor(opened.inventory.name)
-    now = datetime.now(UTC)
-    last_sweep_at = None if holder is None else holder[1]
-    if last_sweep_at is not None and now - last_sweep_at < timedelta(seconds=MONITOR_ALIVE_SECONDS):
+    if await opened.records.monitors_at_work(opened.inventory.name, datetime.now(UTC) - timedelta(seconds=MONITOR_ALIVE_SECONDS)):
         yield
         return
     get_run_logger().info("no monitor sweeps %s now, so this run brings its own", opened.inventory.name)
@@ -199,6 +196,7 @@ async def _watched(opened: Live, seconds: float, autonomy: AutonomyChoice) -> As
         watching = asyncio.ensure_future(
             monitor(opened.inventory.name, OWN_SWEEP_SECONDS, seconds + 3 * STEADY_SECONDS, autonomy=autonomy, return_state=True)
         )
+    began = datetime.now(UTC)
     try:
         yield
     finally:
