@@ -10,16 +10,11 @@ PLACES: tuple[Place, ...] = (*LAB_KINDS, "cloud")
 
 IN_THE_GATE: dict[Place, tuple[str, ...]] = {
     "processes": (
-        "nginx_expired_certificate",
         "nginx_invalid_configuration",
         "nginx_wrong_upstream",
         "postgres_leak_and_runaway",
-        "postgres_library_mistyped",
         "postgres_monitor_locked_out",
-        "postgres_right_revoked",
         "postgres_slot_left",
-        "postgres_table_locked",
-        "redis_blocking_script",
         "redis_full_and_crowded",
         "redis_password_changed",
         "redis_pressure_with_praise_in_history",
