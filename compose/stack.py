@@ -5,11 +5,13 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, get_args
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.sorting import TaskRunSort
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from compose.control_plane import ControlPlane
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from compose.google_cloud.world import World
 
 FIRST_SWEEP_SECONDS = 120.0
+SWEEPS_READ = 50
 OF_THE_LAB = ("monitor/lab", "watch/lab")
 OF_THE_CLOUD = ("monitor/gcp",)
 """What is scheduled for the one inventory, and what for the other."""
@@ -163,17 +166,21 @@ def prefect_database_url(lab: LabDescription) -> str:
 
 
 async def _first_monitor_run(running: Running, deployment_name: str) -> None:
-    """Start a monitor run at once, so that nobody waits for the schedule's next minute, and wait for its first sweep."""
+    """Start a monitor run at once, so that nobody waits for the schedule's next minute, and wait for a first sweep.
+
+    Whose it is does not matter: runs that an earlier stack left late may take all the places that there are.
+    """
+    began = datetime.now(UTC)
     with running.client() as client:
         async with client:
             deployment = await client.read_deployment_by_name(deployment_name)
             name = f"Watch {deployment.parameters['inventory']}, first run"
-            run = await client.create_flow_run_from_deployment(deployment.id, name=name)
-            swept = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
+            await client.create_flow_run_from_deployment(deployment.id, name=name)
+            of_it = FlowRunFilter(deployment_id=FlowRunFilterDeploymentId(any_=[deployment.id]))
             deadline = time.monotonic() + FIRST_SWEEP_SECONDS
             while time.monotonic() < deadline:
-                tasks = await client.read_task_runs(flow_run_filter=swept)
-                if any(task.state is not None and task.state.is_completed() for task in tasks):
+                tasks = await client.read_task_runs(flow_run_filter=of_it, sort=TaskRunSort.END_TIME_DESC, limit=SWEEPS_READ)
+                if any(task.state is not None and task.state.is_completed() and task.end_time and task.end_time >= began for task in tasks):
                     return
                 await asyncio.sleep(0.2)
     raise LabError(f"no sweep within {FIRST_SWEEP_SECONDS:g} s; read {running.plane.directory / 'worker.log'}")
