@@ -18,6 +18,7 @@ from tasks.core.evaluation_summary import Settings, report_of
 from tasks.core.scoring import INCONCLUSIVE, ScenarioResult, inconclusive
 from tasks.evaluating import DEFAULT_SCENARIOS, LabGoneError, Results, conditions_of, run_cases
 from tasks.reporting import publish_report, write_report
+from tasks.reporting_plots import can_draw
 from tasks.trying import steady_state
 
 Planner = Literal["runbook", "gemini", "restart"]
@@ -61,6 +62,8 @@ async def evaluate(
     """
     if repeats < 1 or not 1 <= part <= parts:
         raise ValueError("repeats, part, parts: give whole numbers from 1 on, and a part that is one of the parts")
+    if write and not can_draw():
+        raise ValueError("write: plots are drawn by Matplotlib, which comes with the extra `lab` of evenkeel; install it, or write nothing")
     async with live(inventory) as opened:
         require_lab(opened.inventory)
         settings = Settings(

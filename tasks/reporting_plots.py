@@ -1,6 +1,7 @@
 """The plots of a report, each to be understood at a glance. Matplotlib is loaded when something is drawn: it comes with the extra `lab`."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,11 @@ STAGE_TITLES = {
 GROUPS = {"to be healed": Ending.HEALED, "a person is needed": Ending.ESCALATED, "nothing is wrong": Ending.LEFT_ALONE}
 DOTS_PER_INCH = 130
 INK = "#22313a"
+
+
+def can_draw() -> bool:
+    """Whether Matplotlib is there."""
+    return find_spec("matplotlib") is not None
 
 
 def draw(report: Report, directory: Path) -> None:
