@@ -351,7 +351,10 @@ LASTING: dict[str, tuple[Fault, type[EvenkeelError], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", LASTING)
+LONG = {"503 on and on", "no answer"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in LASTING])
 async def test_what_lasts_is_told_with_its_remedy(google_cloud: GoogleProject, shop: Shop, name: str) -> None:
     fault, error, says = LASTING[name]
     seconds = 3 if error is Unreachable else 20
