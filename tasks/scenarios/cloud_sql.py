@@ -10,12 +10,20 @@ from tasks.core.declare import Ending, NoArgs, scenario
 from tasks.core.values import number
 from tasks.scenarios.google_cloud import ask, simulator
 from tasks.scenarios.managed import database_stage
-from tasks.scenarios.postgres_sessions import answers, as_admin, value
+from tasks.scenarios.postgres_sessions import answers, as_admin, until, value
 from tasks.scenarios.sessions import held_sessions
 from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
 from tasks.tools.cloud_sql import gcp_sql_restart_instance
 
 SESSIONS_PERCENT = 86
+FREE = """
+    SELECT current_setting('max_connections')::int * %s::float8 / 100 - count(*) FROM pg_stat_activity
+    WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()
+"""
+ALL_RUN = """
+    SELECT count(*) >= %s FROM pg_stat_activity
+    WHERE application_name = %s AND state = 'active' AND query_start < clock_timestamp() - interval '0.2 s'
+"""
 REPORT = "SELECT count(*) FROM pg_class CROSS JOIN pg_sleep(3600)"
 FULL_PERCENT = 98.0
 MOST_MIB = 2048
@@ -39,10 +47,13 @@ DROP = "DROP TABLE IF EXISTS public.price_history"
     forbidden_tools={"gcp_sql_restart_instance", "gcp_sql_scale_tier", "gcp_sql_grow_storage"},
 )
 async def gcp_sql_connection_overload(stage: Stage) -> AsyncGenerator[None]:
-    """Hold 86 % of the connections with report queries that run for an hour."""
+    """Let report queries that run for an hour use up the connections, up to 86 % of all."""
     async with database_stage(stage) as database:
-        most = int(await value(database, "SELECT current_setting('max_connections')::int"))
-        async with held_sessions(database, "reports", math.ceil(most * SESSIONS_PERCENT / 100), REPORT) as left:
+        wanted = math.ceil(await value(database, FREE, SESSIONS_PERCENT))
+        if wanted < 1:
+            raise InjectionFailedError(f"{stage.resource.name}: {SESSIONS_PERCENT} % of its connections are in use already")
+        async with held_sessions(database, "reports", wanted, REPORT) as left:
+            await until(database, ALL_RUN, wanted, "reports", seconds=30)
             yield
             if await left() > 0:
                 raise Unhealed(f"{await left()} reports are still running")

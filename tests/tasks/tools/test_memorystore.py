@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,25 @@ async def test_the_reading_says_where_each_value_comes_from(project: GoogleProje
             await measured(client)
         assert "hunter2" not in str(broken.value)
     assert await keys_in(project, REPLICATED) > 0
+
+
+@pytest.mark.slow
+async def test_a_frozen_machine_in_between_is_not_taken_for_a_silent_server(project: GoogleProject, machine: SshServer) -> None:
+    async with through(machine) as way, redis_client(project, REPLICATED, way=way) as client:
+        assert (await measured(client))[0]["answers"] == "yes"
+        machine.send(signal.SIGSTOP)
+        try:
+            values, symptoms = await measured(client)
+        finally:
+            machine.send(signal.SIGCONT)
+        assert "answers" not in values
+        assert "shop-vm" in values["data_plane_error"]
+        assert not symptoms & {"unresponsive", "down"}
+
+        async def answers() -> bool | None:
+            return (await measured(client))[0].get("answers") == "yes" or None
+
+        assert await poll(answers, seconds=30, every_seconds=0.2)
 
 
 async def test_standard_ha_keeps_its_data_when_it_grows_and_is_changed_once(project: GoogleProject) -> None:
