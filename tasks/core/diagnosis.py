@@ -38,6 +38,7 @@ WORDS: dict[Cause, re.Pattern[str]] = {
         Cause.STATEMENT: r"statement|\bquer(y|ies)|\bscript|command|\bindex|\bscan",
         Cause.CONFIGURATION: (
             r"config|setting|upstream|address|\bport\b|time ?out|autovacuum|default_transaction|maxclients|\bdir\b|health check"
+            r"|file on disk|does not pass the test"
         ),
         Cause.CERTIFICATE: r"certificate",
         Cause.LOGIN: r"password|\blogin|credential|\bauth",

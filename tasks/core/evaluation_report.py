@@ -23,7 +23,10 @@ RESTARTS = (
 MEANING = {
     "success rate": "ended as expected (healed, left alone or a person called), stayed so, and harmed nothing; inconclusive is failure",
     "healing rate": "became healthy and stayed so, by whatever tool; of the trials that could be healed",
-    "tool-selection accuracy": "tool calls that met what was hurt, were not forbidden, and were part of a plan that helped; of all",
+    "tool-selection accuracy": (
+        "tool calls that met what was hurt, were not forbidden, and were part of a plan that helped, or were tried before a person who is "
+        "needed was called; of all"
+    ),
     "diagnosis accuracy": "first diagnoses that name the root cause's category, cite a reading that shows it, and conclude nothing false",
     "false-action rate": "something was changed although nothing was wrong; of the trials in which nothing was wrong",
     "missed-escalation rate": "no person was called; of the trials in which one was needed",
