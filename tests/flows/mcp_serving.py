@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 from fastmcp import Client
-from fastmcp.client.transports import StreamableHttpTransport
+from fastmcp.client.transports import StdioTransport, StreamableHttpTransport
 from mcp import types as protocol
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -94,11 +94,17 @@ def approving(comment: str = "") -> Person:
     return Person({"answer": "approve", "comment": comment})
 
 
+def stdio(plane: ControlPlane) -> StdioTransport:
+    """A server of its own for a client, as a host starts it."""
+    return StdioTransport(sys.executable, list(COMMAND), cwd=str(ROOT), env=plane.environment, keep_alive=False)
+
+
 @asynccontextmanager
-async def client(url: str, mode: str, person: Person | None = None) -> AsyncIterator[Client[Any]]:
-    """A client with the token; without a person it declares that it can ask nobody."""
+async def client(server: str | StdioTransport, mode: str, person: Person | None = None) -> AsyncIterator[Client[Any]]:
+    """A client, with the token for a URL; without a person it declares that it can ask nobody."""
     who = protocol.Implementation(name=NAME, version="1")
-    async with Client(StreamableHttpTransport(url, auth=TOKEN), mode=mode, elicitation_handler=person, client_info=who) as found:
+    transport = StreamableHttpTransport(server, auth=TOKEN) if isinstance(server, str) else server
+    async with Client(transport, mode=mode, elicitation_handler=person, client_info=who) as found:
         yield found
 
 

@@ -1,15 +1,12 @@
 """Changes over MCP: policy, a person, the lock, validation and undo, looked at by connections of the tests' own to the real cache."""
 
-import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import pytest
-from fastmcp import Client
 from fastmcp.client.elicitation import ElicitResult
-from fastmcp.client.transports import StdioTransport
 from mcp import types as protocol
 from mcp.shared.exceptions import MCPError
 from prefect.client.orchestration import get_client
@@ -17,12 +14,11 @@ from prefect.client.schemas.objects import FlowRun
 
 from compose.control_plane import ControlPlane
 from compose.description import LabDescription
-from tasks.catalog import load_catalog
 from tasks.connecting import Live
 from tasks.context import first_incident
 from tasks.core.models import FixRecord, Verdict
 from tests.flows.cache_fault import empty, fill, inventory_with, maxmemory_mib
-from tests.flows.mcp_serving import LEGACY, MODERN, NAME, ROOT, Person, approving, cautiously, client
+from tests.flows.mcp_serving import LEGACY, MODERN, NAME, Person, approving, cautiously, client, stdio
 
 pytestmark = pytest.mark.timeout(180)
 WHY = "it is nearly full, and its limit has room"
@@ -43,26 +39,33 @@ async def raised(url: str, mode: str, person: Person, **arguments: Any) -> proto
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("mode", "no"), [(LEGACY, ElicitResult(action="decline")), (MODERN, {"answer": "reject", "comment": "not while the sale is on"})]
+    ("over", "mode", "no"),
+    [
+        ("http", LEGACY, ElicitResult(action="decline")),
+        ("stdio", MODERN, {"answer": "reject", "comment": "not while the sale is on"}),
+    ],
 )
-async def test_a_person_declines_and_then_approves(served: str, mode: str, no: Any, opened: Live, lab: LabDescription) -> None:
+async def test_a_person_declines_and_then_approves(
+    over: str, mode: str, no: Any, served: str, opened: Live, lab: LabDescription, prefect_server: ControlPlane
+) -> None:
     since = datetime.now(UTC)
-    person = approving("go on")
+    person = Person(no)
     await fill(lab, 96)
     try:
-        async with cautiously(opened):
-            declined = await raised(served, mode, Person(no))
+        async with cautiously(opened), client(served if over == "http" else stdio(prefect_server), mode, person) as asking:
+            declined = await asking.call_tool_mcp("redis_set_maxmemory", RAISE)
             assert declined.is_error
             assert declined.structured_content is not None
             assert (declined.structured_content["verdict"], declined.structured_content["fix"]) == ("Declined", None)
             assert await maxmemory_mib(lab) == 64
             assert await opened.records.history(inventory="lab", since=since) == []
-            answer = await raised(served, mode, person)
+            person.answer = {"answer": "approve", "comment": "go on"}
+            answer = await asking.call_tool_mcp("redis_set_maxmemory", RAISE)
     finally:
         await empty(lab)
     assert not answer.is_error, answer.content
     assert await maxmemory_mib(lab) == 96
-    (question,) = person.asked
+    question = person.asked[1]
     wanted = f"{NAME} wants to run redis_set_maxmemory on shop-cache"
     for told in (wanted, "It is DEGRADED: memory", '"mebibytes":96', WHY, "autonomy is approve", "redis_set_maxmemory takes it back"):
         assert told in question
@@ -149,20 +152,3 @@ async def test_an_answer_counts_once_and_only_for_what_was_asked(served: str, op
     finally:
         await empty(lab)
     assert await maxmemory_mib(lab) == 64
-
-
-@pytest.mark.slow
-async def test_over_stdio_it_is_the_same(opened: Live, lab: LabDescription, prefect_server: ControlPlane) -> None:
-    command = ["-m", "flows.mcp_serve", "--inventory", "lab"]
-    transport = StdioTransport(sys.executable, command, cwd=str(ROOT), env=prefect_server.environment, keep_alive=False)
-    person = approving()
-    await fill(lab, 96)
-    try:
-        async with cautiously(opened), Client(transport, elicitation_handler=person) as asking:
-            assert len(await asking.list_tools()) > len(load_catalog().tools)
-            answer = await asking.call_tool_mcp("redis_set_maxmemory", RAISE)
-    finally:
-        await empty(lab)
-    assert not answer.is_error, answer.content
-    assert len(person.asked) == 1
-    assert await maxmemory_mib(lab) == 96
