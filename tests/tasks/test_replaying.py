@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from blocks.gemini import GeminiBlock
 from blocks.gemini_settings import GeminiSettings
-from blocks.schema import Kind
+from blocks.schema import CLOUD_KINDS, Kind
 from compose.gemini_server import GeminiServer
 from compose.gemini_wire import calling, in_turn
 from tasks.catalog import load_catalog
@@ -48,7 +48,7 @@ SECRETS = {
 async def saved(incident: str, address: str | None = None, said: str = "") -> SavedIncident:
     """An incident that a runbook has planned for; the resource is at that address."""
     context = context_of(incident)
-    if address is not None and context.resource.kind is not Kind.CONTAINER:
+    if address is not None and context.resource.kind not in {Kind.CONTAINER, *CLOUD_KINDS}:
         place = f"http://{address}/" if "://" in context.resource.address else address
         context = context.model_copy(update={"resource": context.resource.model_copy(update={"address": place})})
     context = context.model_copy(update={"tools": CATALOG.offered(context.observation), "error_lines": (said,) if said else ()})
