@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, get_args
 
 from prefect.client.orchestration import PrefectClient, get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterState, FlowRunFilterStateType
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import TaskRunSort
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.states import Crashed
 
 from compose.control_plane import ControlPlane
 from compose.description import LabDescription, LabError, free_ports
@@ -118,6 +120,7 @@ async def _set_up(running: Running, lab: Lab, scheduled: tuple[str, ...], enviro
         await plane.deploy()
         await _schedule(running, scheduled)
     with doing("start the worker and a first monitor run"):
+        await _close_abandoned(running)
         await plane.start_worker(environment)
         await _first_monitor_run(running, scheduled[0])
 
@@ -131,6 +134,15 @@ async def _schedule(running: Running, wanted: tuple[str, ...]) -> None:
                 for schedule in deployment.schedules:
                     if schedule.active is not (name in wanted):
                         await client.update_deployment_schedule(deployment.id, schedule.id, active=name in wanted)
+
+
+async def _close_abandoned(running: Running) -> None:
+    """Runs of an earlier stack that its end left Running: no worker has them, and they would keep their places for minutes."""
+    of_a_process = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]))
+    with running.client() as client:
+        async with client:
+            for run in await client.read_flow_runs(flow_run_filter=FlowRunFilter(state=of_a_process)):
+                await client.set_flow_run_state(run.id, Crashed(message="the worker that ran it was ended with its stack"))
 
 
 def _lab(directory: Path, kind: LabKind, project: str | None) -> AbstractAsyncContextManager[LabDescription]:
