@@ -1,9 +1,11 @@
 """An inventory with a project of Google Cloud through whole flows: access checked, instances found and watched, a step's progress shown."""
 
 import asyncio
+import gc
 import os
 import sys
 from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -25,6 +27,13 @@ from tasks.probing import probe_all
 from tests.google_cloud_world import GoogleProject
 
 NAME = "project"
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What Prefect and google-auth leave open goes here, where it is expected, and not at the end of the session."""
+    yield
+    gc.collect()
 
 
 async def registered(project: GoogleProject, identity: str = "evenkeel") -> None:
