@@ -118,7 +118,7 @@ def remove_socket(lab: LabDescription) -> None:
 
 @contextlib.contextmanager
 def locked(directory: Path, remedy: str | None = None) -> Iterator[None]:
-    """Hold the directory; LabError with the remedy when a supervisor does. The kernel lets go of it when the process ends, however it ends."""
+    """Hold the directory; LabError with the remedy when a supervisor does. The kernel lets go of it however the process ends."""
     with (directory / "supervisor.lock").open("w") as lock:
         # One that was killed this moment may hold it until the last of its threads is gone.
         patience_ends = time.monotonic() + LOCK_SECONDS

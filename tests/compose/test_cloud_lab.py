@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +16,16 @@ from blocks.register import read_environment_file
 from blocks.schema import Kind, Role
 from compose.cloud_lab import running_cloud_lab
 
-WaitUntil = Callable[[Callable[[], object]], None]
+PATIENCE_SECONDS = 60.0
 
 PROJECT = Path(__file__).resolve().parents[2]
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, f"it did not come true within {PATIENCE_SECONDS:g} s"
+        time.sleep(0.05)
 
 
 def simulator_of(directory: Path) -> psutil.Process:
@@ -37,9 +45,7 @@ def of_the_lab(directory: Path) -> set[str]:
     return found
 
 
-async def test_it_is_ready_for_registration_and_leaves_nothing_even_when_the_simulator_is_killed(
-    tmp_path: Path, wait_until: WaitUntil
-) -> None:
+async def test_it_is_ready_for_registration_and_leaves_nothing_even_when_the_simulator_is_killed(tmp_path: Path) -> None:
     directory = tmp_path / "cloud"
     async with running_cloud_lab(directory) as lab:
         variables = read_environment_file(lab.environment_path.read_text(encoding="utf-8"))
@@ -59,7 +65,7 @@ async def test_it_is_ready_for_registration_and_leaves_nothing_even_when_the_sim
 
 
 @pytest.mark.slow
-def test_a_second_one_in_the_same_directory_is_refused_and_one_ends_with_its_starter(tmp_path: Path, wait_until: WaitUntil) -> None:
+def test_a_second_one_in_the_same_directory_is_refused_and_one_ends_with_its_starter(tmp_path: Path) -> None:
     directory = tmp_path / "cloud"
     command = [sys.executable, "-m", "compose.cloud_lab", "--directory", str(directory)]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as starter:
