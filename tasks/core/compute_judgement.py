@@ -72,9 +72,7 @@ def _cpu(values: Values, resource: Resource) -> Finding | None:
     share, threshold = _current(values, "cpu_sustained_percent"), resource.thresholds.cpu_percent
     if share is None or share < threshold:
         return None
-    return degraded(
-        "cpu_high", f"{share:g} % of the processors is in use for 10 s and more (threshold {threshold:g} %){_taken(values)}"
-    )
+    return degraded("cpu_high", f"{share:g} % of the processors is in use for 10 s and more (threshold {threshold:g} %){_taken(values)}")
 
 
 def _disk(values: Values, resource: Resource) -> Finding | None:
