@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.context import AsyncClientContext
 
 from blocks.gemini import GeminiBlock
 from blocks.schema import Autonomy
@@ -53,6 +54,8 @@ async def _shadowed(live: Live, block: GeminiBlock, context: Context, autonomy: 
         async with asyncio.timeout(RECORD_SECONDS):
             await publish_shadow(context.resource.name, acted.result() if done else None, answer)
 
+    # The flow that began it may have ended meanwhile, and has then closed its client of Prefect's API: the task opens one of its own.
+    AsyncClientContext.__var__.set(None)  # type: ignore[arg-type]
     await shadow_plan(context.resource.name, plan)
 
 
