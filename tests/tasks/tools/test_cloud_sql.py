@@ -218,6 +218,7 @@ async def test_a_tier_is_changed_once_and_only_to_a_declared_larger_one(project:
         assert len(project.admin.mutations(PATCH)) == 1
 
 
+@pytest.mark.slow
 async def test_storage_grows_and_never_shrinks(project: GoogleProject) -> None:
     async with sql_client(project, limits=Limits(storage_gib=20)) as client:
         before = (await until_seen(client, "", "disk_percent"))["disk_percent"]
