@@ -78,10 +78,11 @@ def test_the_example_is_valid_and_shows_every_kind_and_every_field_of_a_resource
     assert {"role", "depends_on", "thresholds", "limits", "logins", "maintenance", "config_path", "autonomy"} <= shown
     assert found.retention_days == 90
     assert found.notify is not None
-    assert found.notify.model_fields_set == {"slack", "webhook", "email"}
+    assert found.notify.model_fields_set == {"slack", "webhook", "email", "silence_seconds"}
     assert found.alerts is not None
     assert found.gemini is not None
-    assert found.gemini.settings == GeminiSettings()
+    assert found.gemini.settings.shadow is not None
+    assert found.gemini.settings.model_copy(update={"shadow": None}) == GeminiSettings()
     assert found.gcp is not None
     assert found.gcp.discover is not None
 

@@ -14,6 +14,7 @@ from compose.description import LabDescription, free_ports
 from compose.stack import prefect_database_url
 from flows.reset import reset
 from tasks.connecting import Live, live
+from tests.prefect_events import events_go_to
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -78,7 +79,8 @@ async def register(plane: ControlPlane, lab: LabDescription) -> None:
 def prefect_server(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     """The server as this process's Prefect API."""
     home = Path(control_plane.environment["PREFECT_HOME"])
-    with temporary_settings(updates={PREFECT_API_URL: control_plane.api_url, PREFECT_HOME: home, PREFECT_LOGGING_TO_API_ENABLED: False}):
+    settings = {PREFECT_API_URL: control_plane.api_url, PREFECT_HOME: home, PREFECT_LOGGING_TO_API_ENABLED: False}
+    with temporary_settings(updates=settings), events_go_to(control_plane.api_url):
         yield control_plane
 
 
