@@ -74,10 +74,10 @@ lab-down: .venv/lab ## remove the lab's containers, networks and volumes
 	@$(BIN)/python -m compose.container_lab down --directory $(STATE)/lab-containers
 
 test: .venv/dev ## run the tests on real servers
-	@$(BIN)/python -m pytest -n 3 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 -p tests.dealing -m "not slow" $(PYTEST_ARGS)
 
 test-slow: .venv/dev ## run the long tests: a failing and a hijacked model, approvals in the UI, a killed monitor, notifications
-	@$(BIN)/python -m pytest -n 3 --dist loadfile -m slow $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n 3 -p tests.dealing -m slow $(PYTEST_ARGS)
 
 scenarios: .venv/dev ## try the whole catalogue of faults on real servers; build/scenarios.json
 	@$(BIN)/python -m tests.scenarios --directory $(STATE) $(SCENARIOS_ARGS)

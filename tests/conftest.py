@@ -29,23 +29,6 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in this hook, too
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup` those tests share a worker that share what takes long to start; else those of a file do."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group_of(item)))
-
-
-def _group_of(item: pytest.Item) -> str:
-    file = item.path.relative_to(item.config.rootpath)
-    if file.is_relative_to("tests/flows"):
-        return "long-flows" if item.get_closest_marker("slow") else "flows"
-    if item.get_closest_marker("docker"):
-        return "containers"
-    used = getattr(item, "fixturenames", ())
-    return next((name for name in ("prefect_server", "google_records") if name in used), str(file))
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Without an engine, what needs one is skipped, and says why."""
     if item.get_closest_marker("docker") is not None and why_there_is_no_engine():
