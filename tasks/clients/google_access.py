@@ -83,8 +83,14 @@ class GoogleCloud:
     def metric_service(self) -> "monitoring_v3.MetricServiceClient":
         """Cloud Monitoring, over gRPC."""
         from google.cloud import monitoring_v3
+        from google.cloud.monitoring_v3.services.metric_service.transports import MetricServiceGrpcTransport
 
-        client = monitoring_v3.MetricServiceClient(credentials=self.credentials)
+        def own_channel(*given: Any, options: Sequence[tuple[str, Any]] = (), **further: Any) -> Any:
+            # Else gRPC hands on a connection that this process has to the same host, whatever way that went.
+            return MetricServiceGrpcTransport.create_channel(*given, options=[*options, ("grpc.use_local_subchannel_pool", 1)], **further)
+
+        transport = MetricServiceGrpcTransport(credentials=self.credentials, channel=own_channel)
+        client = monitoring_v3.MetricServiceClient(transport=transport)
         self._opened.append(client.transport)
         return client
 

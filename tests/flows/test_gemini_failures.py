@@ -19,6 +19,7 @@ from redis import Redis as SyncRedis
 from blocks.documents import write
 from blocks.gemini import save_gemini
 from blocks.inventory import load_inventory, save_inventory
+from blocks.records import load_records_url
 from blocks.schema import Rules
 from compose.control_plane import ControlPlane
 from compose.description import LabDescription, free_ports
@@ -245,9 +246,9 @@ asyncio.run(read())
 """
 
 
-async def failures_seen_by_another_process(lab: LabDescription) -> str:
+async def failures_seen_by_another_process() -> str:
     """What the circuit of the lab is read as by a process that has only the records."""
-    url = f"sqlite:///{lab.directory / 'records.db'}"
+    url = await load_records_url()
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", READ_CIRCUIT, url, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
     return output.decode().strip()
@@ -271,7 +272,7 @@ async def test_the_circuit_opens_outlives_the_process_and_closes_again(ground: G
     requests, notes = await once(in_turn(planned(step())))
     assert requests == []
     assert "3 failures in a row, not asked again until" in notes
-    assert await failures_seen_by_another_process(ground.lab) == "3"
+    assert await failures_seen_by_another_process() == "3"
     await records.planner_failed(ACCOUNT, datetime.now(UTC) - timedelta(hours=1))  # as if the pause had begun long ago
     requests, notes = await once(in_turn(planned(step())))
     assert (len(requests), notes.startswith("gemini:")) == (1, True)

@@ -1,6 +1,6 @@
 """Changes over MCP: policy, a person, the lock, validation and undo, looked at by connections of the tests' own to the real cache."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -85,7 +85,7 @@ async def test_a_person_declines_and_then_approves(
 
 @pytest.mark.slow
 async def test_what_does_not_help_is_taken_back(served: str, opened: Live, lab: LabDescription) -> None:
-    person = approving()
+    person, since = approving(), datetime.now(UTC)
     await fill(lab, 96)
     try:
         async with inventory_with(recover_seconds=0.5):
@@ -98,7 +98,7 @@ async def test_what_does_not_help_is_taken_back(served: str, opened: Live, lab: 
     assert answer.structured_content is not None
     assert [(one["undoes"], one["status"]) for one in answer.structured_content["steps"]] == [(False, "done"), (True, "done")]
     # A client's failure keeps nobody from healing it.
-    assert await opened.records.escalations("lab", datetime.now(UTC) - timedelta(minutes=5)) == {}
+    assert await opened.records.escalations("lab", since) == {}
 
 
 @pytest.mark.slow
