@@ -1,6 +1,7 @@
 """A Prefect server with the deployments, and a whole lab registered in it; tests run the flows in their own process."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -22,6 +23,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ends_here() -> Iterator[None]:
+    """What Prefect leaves open is collected here, where that is expected, and not in whatever this process tests next."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
