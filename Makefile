@@ -82,7 +82,7 @@ test-slow: .venv/dev ## run the long tests: a failing and a hijacked model, appr
 scenarios: .venv/dev ## try the whole catalogue of faults on real servers; build/scenarios.json
 	@$(BIN)/python -m tests.scenarios --directory $(STATE) $(SCENARIOS_ARGS)
 
-evaluate: .venv/dev ## compare planners on faults, three times each, in under 20 minutes; build/evaluation/report.md
+evaluate: .venv/dev ## compare planners on faults, three times each; build/evaluation/report.md
 	@$(BIN)/python -m tests.evaluation --directory $(STATE) $(EVALUATE_ARGS)
 
 chaos-model: $(SMALL_MODEL) ## let a real small model plan 50 incidents, in about 16 minutes
