@@ -1,6 +1,7 @@
 """The inventory as a block. Its rules are a block of their own, the policy, which a person may edit."""
 
 import asyncio
+from datetime import datetime
 
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient, get_client
@@ -12,7 +13,7 @@ from blocks.errors import ConfigurationError
 from blocks.policy import PolicyBlock, rules_of
 from blocks.schema import Inventory
 
-__all__ = ["InventoryBlock", "load_inventory", "load_login", "load_logins", "save_inventory"]
+__all__ = ["InventoryBlock", "load_dated_inventory", "load_inventory", "load_login", "load_logins", "save_inventory"]
 
 
 class InventoryBlock(Block):
@@ -35,6 +36,11 @@ async def load_inventory(name: str) -> Inventory:
 
     ConfigurationError if one of the two is not saved, was saved by a version that had other fields, or was edited into something invalid.
     """
+    return (await load_dated_inventory(name))[0]
+
+
+async def load_dated_inventory(name: str) -> tuple[Inventory, datetime | None]:
+    """The same, and when it or its rules were last changed, by the clock of Prefect's server."""
     async with get_client() as client:
         found, policies = await asyncio.gather(read(client, InventoryBlock, [name]), read(client, PolicyBlock, [name]))
     if name not in found:
@@ -42,8 +48,9 @@ async def load_inventory(name: str) -> Inventory:
     if name not in policies:
         raise ConfigurationError(f"policy: inventory {name!r} has none; register its YAML file again: without rules nothing may be done")
     rules = rules_of(policies[name])
+    changes = [document.updated for document in (found[name], policies[name]) if document.updated is not None]
     try:
-        return Inventory.model_validate({**found[name].data["inventory"], "rules": rules})
+        return Inventory.model_validate({**found[name].data["inventory"], "rules": rules}), max(changes, default=None)
     except ValidationError as error:
         count = error.error_count()
         raise ConfigurationError(f"inventory {name!r}: {count} field(s) no longer fit; register its YAML file again") from error

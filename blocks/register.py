@@ -14,6 +14,7 @@ from dotenv.parser import parse_stream
 from prefect.blocks.core import Block
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.objects import BlockDocument
+from prefect.settings import PREFECT_API_URL
 from pydantic import SecretStr, ValidationError
 
 from blocks.alerts import save_alerts
@@ -133,6 +134,12 @@ def _text_of(path: Path) -> str:
         raise ConfigurationError(f"{path}: not written in UTF-8, from byte {error.start} on") from None
 
 
+def _require_server() -> None:
+    """ConfigurationError where no server is named: Prefect would start one for just this command, and save where no worker looks."""
+    if not PREFECT_API_URL.value():
+        raise ConfigurationError("PREFECT_API_URL is not set; run: prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0; 2 with every problem on stderr, and nothing saved."""
     parser = argparse.ArgumentParser(prog="python -m blocks.register", description="Save an inventory and its logins as Prefect blocks.")
@@ -144,6 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.env_file is not None:
             environment |= read_environment_file(_text_of(options.env_file))
         registration = parse_inventory(_text_of(options.inventory), environment)
+        _require_server()
         saved = asyncio.run(register(registration))
     except ConfigurationError as error:
         print(f"{options.inventory} was not registered:", *error.problems, sep="\n  ", file=sys.stderr)
@@ -153,6 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     count = len(registration.inventory.resources)
     told = f"{saved.written} block(s) and automation(s) written, {saved.deleted} deleted"
+    if saved != Saved(0, 0):
+        told += "; it counts from each flow's next run on"
     print(f"{registration.inventory.name}: {count} resource(s) registered; {told}")
     return 0
 

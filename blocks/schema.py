@@ -192,7 +192,10 @@ class Rules(Model):
     )
     approval_seconds: float = Field(3600, gt=0, le=7 * 86400, description="How long a person has to answer; then it is escalated.")
     escalation_pause_seconds: float = Field(
-        900, ge=0, description="After an escalation no new remediation of the resource is opened for so long, unless it was healthy again."
+        900,
+        ge=0,
+        description="After an escalation no new remediation of the resource is opened for so long, unless it was healthy again, "
+        "or the inventory or its rules were changed.",
     )
 
 

@@ -198,11 +198,15 @@ async def _divide(watch: Watch, gone_after: timedelta) -> None:
 
 
 async def _escalations(opened: Live) -> dict[str, Escalation]:
-    """What is left to a person for now, so that the same fault does not call for one again and again."""
+    """What is left to a person for now, so that the same fault does not call for one again and again.
+
+    Who has changed the inventory or its rules since then has answered, and it is tried again.
+    """
     pause_seconds = opened.inventory.rules.escalation_pause_seconds
     if not pause_seconds:
         return {}
-    return await opened.records.escalations(opened.inventory.name, datetime.now(UTC) - timedelta(seconds=pause_seconds))
+    since = datetime.now(UTC) - timedelta(seconds=pause_seconds)
+    return await opened.records.escalations(opened.inventory.name, max(since, opened.configured_at or since))
 
 
 async def _leave(watch: Watch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, Protocol, overload
 from urllib.parse import unquote, urlsplit
 
@@ -18,7 +19,7 @@ from blocks.credentials import Login
 from blocks.gcp import load_gcp
 from blocks.gemini import GeminiBlock, load_gemini
 from blocks.gemini_settings import GeminiSettings
-from blocks.inventory import load_inventory, load_logins
+from blocks.inventory import load_dated_inventory, load_logins
 from blocks.records import load_records_url
 from blocks.schema import CLOUD_KINDS, Inventory, Kind, Resource
 from tasks.catalog import Catalog, load_catalog
@@ -71,6 +72,8 @@ class Live:
     _background: set[asyncio.Task[None]] = field(default_factory=set)
     google: GoogleClients | None = None
     """Where the inventory watches something in Google Cloud."""
+    configured_at: datetime | None = None
+    """When the inventory or its rules were last changed."""
     redactor: Redactor = field(init=False)
     """Masks every secret of the inventory, what looks like one, and what `keep_secret` was given."""
     _secrets: set[str] = field(init=False, repr=False)
@@ -154,7 +157,7 @@ async def live(inventory: str) -> AsyncIterator[Live]:
     if surrounding is not None and surrounding.inventory.name == inventory:
         yield surrounding
         return
-    loaded = await load_inventory(inventory)
+    loaded, configured_at = await load_dated_inventory(inventory)
     async with AsyncExitStack() as stack:
         records_url = await load_records_url()
         records = await Records.open(records_url)
@@ -166,7 +169,7 @@ async def live(inventory: str) -> AsyncIterator[Live]:
             stack.push_async_callback(google.close)
             await google.open()
             loaded = await google.discovered()
-        opened = Live(loaded, records, load_catalog(), logins, gemini, stack, google=google)
+        opened = Live(loaded, records, load_catalog(), logins, gemini, stack, google=google, configured_at=configured_at)
         opened.keep_secret(unquote(urlsplit(records_url).password or ""), *(() if gcp is None else gcp.secrets))
         token = _current.set(opened)
         try:

@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from blocks import documents
 from blocks.errors import ConfigurationError
-from blocks.inventory import load_inventory, load_login, load_logins
+from blocks.inventory import load_dated_inventory, load_inventory, load_login, load_logins
 from blocks.inventory_file import parse_inventory
 from blocks.records import RECORDS, RecordsBlock, load_records_url, load_retention_days
 from blocks.register import Saved, main, read_environment_file, register
@@ -99,6 +99,18 @@ async def test_registering_again_writes_only_what_changed(name: str) -> None:
     assert (await load_inventory(name)).lab
     assert (await load_login(name, "other", "application")).password.get_secret_value() == "new"
     assert (await load_login(name, "other", "monitor")).password.get_secret_value() == "m0nitor"
+
+
+async def test_when_an_inventory_or_its_rules_were_changed_is_known(name: str) -> None:
+    await register(parse_inventory(text(name, "db"), PASSWORDS))
+    _, at_first = await load_dated_inventory(name)
+    await register(parse_inventory(text(name, "db"), PASSWORDS))
+    assert await load_dated_inventory(name) == (await load_inventory(name), at_first)
+    await register(parse_inventory(text(name, "db", more="rules: {autonomy: approve}"), PASSWORDS))
+    inventory, then = await load_dated_inventory(name)
+    assert at_first is not None
+    assert then is not None
+    assert (inventory.rules.autonomy, then > at_first) == ("approve", True)
 
 
 async def test_the_logins_of_a_removed_resource_go_and_those_of_a_namesake_stay(name: str) -> None:
@@ -219,6 +231,16 @@ def test_a_server_that_does_not_answer_is_named(
     with temporary_settings(updates={PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         assert main([str(tmp_path / "inventory.yaml")]) == 1
     assert "is the server running at PREFECT_API_URL?" in capsys.readouterr().err
+
+
+def test_without_a_server_named_nothing_is_saved_in_one_that_prefect_makes_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inventory.yaml").write_text("name: mine\nresources: [{name: cache, kind: redis, address: 'localhost:6379'}]")
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with temporary_settings(restore_defaults=[PREFECT_API_URL]):
+        assert main([str(tmp_path / "inventory.yaml")]) == 2
+    assert "PREFECT_API_URL is not set; run: prefect config set" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", ["A=1\nhunter2 is mine\n", "A=1\nhunter2\n", "A=1\nB='hunter2\n"])
