@@ -15,15 +15,17 @@ from tasks.approvals import ApprovalUnavailableError, ask_a_person
 from tasks.authorising import authorise_plan, standing_of
 from tasks.connecting import Live
 from tasks.context import gather_context
+from tasks.core.abandoned import TAKEOVER, planned
 from tasks.core.models import Attempt, Context, Decision, FixRecord, Health, Plan, Verdict
 from tasks.core.policy import Action, Ruling, is_premature
 from tasks.core.verdicts import conclude, healed
 from tasks.execution import OwnershipLostError
 from tasks.planning import make_plan
-from tasks.publishing import publish_fix, publish_planning
+from tasks.publishing import publish_fix, publish_planning, published
 from tasks.recording import heartbeat
 from tasks.remembering import remember_plan
 from tasks.shadowing import begin_shadow
+from tasks.taking_back import attempt_for_left_behind, take_back
 from tasks.tracing import describe
 from tasks.validation import wait_until_healthy
 
@@ -101,7 +103,7 @@ async def under_claim(remediation: Remediation, work: Callable[[], Awaitable[End
         await asyncio.gather(*remediation.publications)
     describe({"evenkeel.verdict": AWAITING if handed_over else verdict.value, "evenkeel.planner": remediation.record.planner})
     closed = await remediation.live.records.get(remediation.record.id)
-    await publish_fix(remediation.live, closed or remediation.record)
+    await published(publish_fix(remediation.live, closed or remediation.record))
     if handed_over:
         get_run_logger().info("%s", handed_over)
         return State(type=StateType.COMPLETED, name=AWAITING, message=handed_over)
@@ -112,11 +114,23 @@ async def under_claim(remediation: Remediation, work: Callable[[], Awaitable[End
 async def heal(remediation: Remediation) -> Ending:
     """Plan and act until it is healthy, a plan says stop, or the retries are used up."""
     rules = remediation.live.inventory.rules
-    while not _is_healed(remediation.record) and len(remediation.record.attempts) <= rules.max_retries:
+    if not remediation.record.attempts:
+        await _take_back_first(remediation)
+    while not _is_healed(remediation.record) and len(planned(remediation.record.attempts)) <= rules.max_retries:
         ending = await _attempt(remediation)
         if ending is not None:
             return ending
     return conclude(remediation.record.attempts, remediation.last_plan)
+
+
+async def _take_back_first(remediation: Remediation) -> None:
+    """Take back what an earlier remediation of the resource had changed, without having helped, when its process vanished."""
+    attempt = await attempt_for_left_behind(remediation.live, remediation.record, remediation.autonomy)
+    if attempt is None:
+        return
+    await remediation.note(attempts=(attempt,), planner=TAKEOVER)
+    done = await take_back(remediation.live, remediation.record, remediation.owner, attempt, remediation.next_ordinal, remediation.timed)
+    await remediation.note(attempts=(done,), after=done.after)
 
 
 def _is_healed(record: FixRecord) -> bool:
@@ -138,8 +152,9 @@ async def _attempt(remediation: Remediation) -> Ending | None:
     standing = await standing_of(remediation.live.inventory, remediation.live.records, context, remediation.autonomy)
     rulings = await authorise_plan(plan, context, standing=standing)
     tell_shadow(await remember_plan(remediation.live, context, plan, rulings, standing))
-    await remediation.timed("planned" if not earlier else f"planned again ({len(earlier)})")
-    remediation.publications.append(asyncio.create_task(publish_planning(context, plan, rulings)))
+    again = len(planned(earlier))
+    await remediation.timed(f"planned again ({again})" if again else "planned")
+    remediation.publications.append(asyncio.create_task(published(publish_planning(context, plan, rulings))))
     attempt = attempt_of(plan, context, rulings)
     await remediation.note(attempts=(*earlier, attempt))
     if plan.decision is Decision.NOTHING:

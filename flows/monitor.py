@@ -20,10 +20,11 @@ from tasks.connecting import Live, live
 from tasks.core.detection import CONFIRMATIONS, Escalation, Track
 from tasks.core.models import Health, Incident
 from tasks.core.parts import Part, Share
+from tasks.core.silence import Silences
 from tasks.core.trends import History, joined
 from tasks.planning import prepare_planner
 from tasks.probing import Known, Sweep, sweep
-from tasks.publishing import publish_discovery, publish_status
+from tasks.publishing import publish_discovery, publish_status, published
 from tasks.pulse import Pulse
 from tasks.recording import take_over_abandoned
 
@@ -46,6 +47,7 @@ class Watch:
     only: frozenset[str] = frozenset()
     """Empty: everything."""
     share: Share = field(kw_only=True)
+    silences: Silences = field(default_factory=Silences)
     tracks: dict[str, Track] = field(default_factory=dict)
     histories: dict[str, History] = field(default_factory=dict)
     forgotten: set[str] = field(default_factory=set)
@@ -111,6 +113,10 @@ async def monitor(
             await publish_discovery(opened)
             try:
                 why = await _sweep_until_relieved(watch, sweep_every_seconds, window_seconds)
+            except Exception:
+                # What is being healed is healed to its end, whatever has ended the sweeps.
+                await asyncio.gather(*watch.remediations.values(), return_exceptions=True)
+                raise
             finally:
                 await _leave(watch)
         if watch.remediations:
@@ -163,7 +169,7 @@ async def _look(watch: Watch, resources: list[str], cause: str, sweep_every_seco
 
 async def _sweep(watch: Watch) -> Sweep:
     """One sweep, and a remediation for each incident that it opens."""
-    await take_over_abandoned(watch.live)
+    await take_over_abandoned(watch.live, watch.silences, own=watch.remediations, within_reach=watch.only)
     open_fixes = await watch.live.records.open_fixes(watch.live.inventory.name)
     busy = frozenset(watch.remediations).union(open_fix.resource for open_fix in open_fixes)
     # What a remediation makes of a figure is no rise or fall of its own.
@@ -230,11 +236,17 @@ def _start(watch: Watch, incident: Incident) -> None:
 def _collect(watch: Watch) -> None:
     """Forget the remediations that are done; an error in one shows here, in its own run and in the record."""
     for name, task in list(watch.remediations.items()):
-        if task.done():
-            del watch.remediations[name]
-            watch.tracks.pop(name, None)
-            state = task.result()
-            get_run_logger().info("%s: remediation ended as %s: %s", name, state.name, state.message)
+        if not task.done():
+            continue
+        del watch.remediations[name]
+        watch.tracks.pop(name, None)
+        if task.cancelled():
+            get_run_logger().warning("%s: remediation was cancelled, as another process has taken it over", name)
+        elif error := task.exception():
+            # It could not even begin, such as while Prefect's server is away; the next sweep tries again.
+            get_run_logger().error("%s: remediation ended by an error", name, exc_info=error)
+        else:
+            get_run_logger().info("%s: remediation ended as %s: %s", name, task.result().name, task.result().message)
 
 
 def _keep_histories(watch: Watch) -> None:
@@ -274,4 +286,4 @@ def _publish(watch: Watch, found: Sweep) -> None:
         return
     watch.shown, watch.published_at = shown, time.monotonic()
     trends = {name: tuple(values) for name, values in watch.trends.items()}
-    watch.publication = asyncio.create_task(publish_status(watch.live, found.observations, trends, states))
+    watch.publication = asyncio.create_task(published(publish_status(watch.live, found.observations, trends, states)))

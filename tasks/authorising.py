@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -20,16 +21,24 @@ from tasks.records.repository import Records
 
 STOP_VARIABLE = "evenkeel_stop"
 STOP_READ_SECONDS = 3.0
+STOP_PATIENCE_SECONDS = 30.0
+"""Prefect's server is back from a restart by then; meanwhile nothing is changed, and nobody need be called for it."""
+STOP_RETRY_SECONDS = 0.5
 
 
 async def kill_switch() -> str:
-    """Why nothing may be changed at the moment; empty: it may. A switch that can't be read within 3 s counts as on."""
-    try:
-        async with asyncio.timeout(STOP_READ_SECONDS), get_client() as client:
-            variable = await client.read_variable_by_name(STOP_VARIABLE)
-    except (httpx.HTTPError, OSError, TimeoutError) as error:
-        return f"the Prefect variable {STOP_VARIABLE} can't be read ({type(error).__name__}), so it counts as set"
-    return "" if variable is None else stop_reason(variable.value)
+    """Why nothing may be changed at the moment; empty: it may. A switch that can't be read for STOP_PATIENCE_SECONDS counts as on."""
+    deadline = time.monotonic() + STOP_PATIENCE_SECONDS
+    while True:
+        try:
+            async with asyncio.timeout(STOP_READ_SECONDS), get_client() as client:
+                variable = await client.read_variable_by_name(STOP_VARIABLE)
+        except (httpx.HTTPError, OSError, TimeoutError) as error:
+            if time.monotonic() >= deadline:
+                return f"the Prefect variable {STOP_VARIABLE} can't be read ({type(error).__name__}), so it counts as set"
+            await asyncio.sleep(STOP_RETRY_SECONDS)
+        else:
+            return "" if variable is None else stop_reason(variable.value)
 
 
 def stop_reason(value: JsonValue) -> str:

@@ -131,7 +131,8 @@ async def execute(fix_id: str, owner: str, ordinal: int, step: Step, *, undoes: 
 
 def undo_of(live: Live, outcome: Outcome) -> Step | None:
     """The step that takes a change back; None where nothing was changed, or it can't be taken back."""
-    undo = live.catalog.tools[outcome.step.tool].undo
+    tool = live.catalog.tools.get(outcome.step.tool)  # a record may be older than the catalogue
+    undo = None if tool is None else tool.undo
     if undo is None or outcome.change is None or outcome.change.undo is None or not outcome.changed_something:
         return None
     why = f"takes back {outcome.step.tool}, which did not help"

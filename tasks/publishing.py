@@ -1,7 +1,9 @@
 """What the Prefect UI shows: artifacts under constant keys, so that their versions make a history."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
+import httpx
+from prefect import get_run_logger
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
 from blocks.schema import Kind
@@ -26,6 +28,14 @@ from tasks.core.verdicts import trend
 from tasks.records.rows import Status
 
 HISTORY_ROWS = 100
+
+
+async def published(publication: Awaitable[None]) -> None:
+    """Wait for a publication; one that Prefect's server does not take, such as while it is away, stops nothing that heals."""
+    try:
+        await publication
+    except (httpx.HTTPError, OSError) as error:
+        get_run_logger().warning("an artifact could not be published: %s", type(error).__name__)
 
 
 async def publish_status(

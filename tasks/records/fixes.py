@@ -54,15 +54,17 @@ class Fixes:
         async with self._database.begin() as connection:
             return [OpenFix.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()]
 
-    async def abandon(self, fix_id: str, stale_before: datetime, now: datetime, message: str) -> FixRecord | None:
-        """Close a fix whose owner has been silent since before `stale_before`.
+    async def abandon(self, record: FixRecord, last_heartbeat: datetime, now: datetime, message: str) -> FixRecord | None:
+        """Close a fix whose owner is silent, with its story as it is given.
 
-        Exactly one of several callers gets the record; None: it is closed, or its owner lives.
+        Exactly one of several callers gets the record; None: it is closed, waits, or its owner was heard after `last_heartbeat`, which is
+        the one that the caller has found.
         """
+        silent = (fixes.c.closed_at.is_(None), fixes.c.waiting_until.is_(None), fixes.c.heartbeat_at == last_heartbeat)
         change = (
             update(fixes)
-            .where(fixes.c.id == fix_id, fixes.c.closed_at.is_(None), fixes.c.waiting_until.is_(None), fixes.c.heartbeat_at < stale_before)
-            .values(closed_at=now, verdict=Verdict.ABANDONED.value, message=message)
+            .where(fixes.c.id == record.id, *silent)
+            .values({**story(record), "closed_at": now, "verdict": Verdict.ABANDONED.value, "message": message})
             .returning(*fixes.c)
         )
         return await self._one(change)

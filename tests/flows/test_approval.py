@@ -26,6 +26,7 @@ from flows.remediate import remediate
 from tasks import connecting
 from tasks.connecting import Live
 from tasks.core.models import FixRecord, Verdict
+from tasks.core.silence import Silences
 from tasks.recording import take_over_abandoned
 from tests.flows.cache_fault import empty, fill, inventory_with, maxmemory_mib
 
@@ -212,7 +213,7 @@ async def test_without_an_answer_in_time_it_is_escalated(
         async def look() -> FixRecord | None:
             # What every sweep does.
             with disable_run_logger():
-                await take_over_abandoned(opened)
+                await take_over_abandoned(opened, Silences())
             record = await opened.records.get(fix.id)
             return record if record is not None and record.verdict is not None else None
 

@@ -31,6 +31,7 @@ async def silent_api(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
         writer.close()
 
     monkeypatch.setattr(authorising, "STOP_READ_SECONDS", 0.2)
+    monkeypatch.setattr(authorising, "STOP_PATIENCE_SECONDS", 0)
     async with await asyncio.start_server(wait, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         with temporary_settings(updates={PREFECT_API_URL: f"http://127.0.0.1:{port}/api"}):

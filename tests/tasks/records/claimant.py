@@ -7,7 +7,7 @@ processes race. Ends with its stdin.
 import asyncio
 import json
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from tasks.core.models import FixRecord, Step
 from tasks.records.repository import Records
@@ -22,8 +22,17 @@ async def _answer(records: Records, command: str, *args: str) -> bool:
     if command == "begin":
         return await records.begin_step(args[0], args[1], int(args[2]), STEP, now)
     if command == "abandon":
-        return await records.abandon(args[0], now + timedelta(hours=1), now, f"found by {args[1]}") is not None
+        return await _abandon(records, args[0], f"found by {args[1]}")
     raise ValueError(command)
+
+
+async def _abandon(records: Records, fix_id: str, message: str) -> bool:
+    """Whether it was this process that closed the fix; an owner that is heard again meanwhile is not believed."""
+    while found := [one for one in await records.open_fixes("lab") if one.fix_id == fix_id]:
+        record = await records.get(fix_id)
+        if record is not None and await records.abandon(record, found[0].heartbeat_at, datetime.now(UTC), message) is not None:
+            return True
+    return False
 
 
 async def _main(url: str) -> None:

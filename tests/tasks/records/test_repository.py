@@ -92,15 +92,18 @@ async def test_only_the_owner_of_an_open_fix_may_write_to_it(records: Records, m
     assert await query("SELECT * FROM evenkeel_steps") == []
 
 
-async def test_a_fix_is_abandoned_only_when_its_heartbeat_is_stale(records: Records, make_record: MakeRecord) -> None:
+async def test_a_fix_is_abandoned_only_by_the_heartbeat_that_was_heard_last(records: Records, make_record: MakeRecord) -> None:
+    told = make_record().model_copy(update={"planner": "as the journal tells", "timings": {"planned": 0.5}})
     await records.open_fix(make_record(), "me", T0)
-    assert await records.abandon("fix-1", T0, T0 + SECOND, "not yet: its heartbeat is of this very moment") is None
-    assert await records.abandon("fix-9", T0 + SECOND, T0, "no such fix") is None
-    abandoned = await records.abandon("fix-1", T0 + SECOND, T0 + 2 * SECOND, "silent")
+    for other in (T0 - SECOND, T0 + SECOND):
+        assert await records.abandon(told, other, T0 + SECOND, "its owner was heard meanwhile, by whatever clock") is None
+    assert await records.abandon(make_record("fix-9"), T0, T0, "no such fix") is None
+    abandoned = await records.abandon(told, T0, T0 + 2 * SECOND, "silent")
     assert abandoned is not None
     assert (abandoned.verdict, abandoned.message, abandoned.closed_at) == (Verdict.ABANDONED, "silent", T0 + 2 * SECOND)
+    assert (abandoned.planner, abandoned.timings) == (told.planner, told.timings)
     assert abandoned == await records.get("fix-1")
-    assert await records.abandon("fix-1", T0 + SECOND, T0 + 2 * SECOND, "again") is None
+    assert await records.abandon(told, T0, T0 + 2 * SECOND, "again") is None
     assert await records.open_fixes("lab") == []
 
 
@@ -108,7 +111,7 @@ async def test_who_was_abandoned_can_do_nothing_more(records: Records, make_reco
     record = make_record()
     await records.open_fix(record, "me", T0)
     await records.begin_step("fix-1", "me", 0, STEP, T0)
-    await records.abandon("fix-1", T0 + SECOND, T0 + SECOND, "silent")
+    await records.abandon(record, T0, T0 + SECOND, "silent")
     assert not await records.begin_step("fix-1", "me", 1, STEP, T0)
     assert not await records.heartbeat("fix-1", "me", T0 + 2 * SECOND)
     assert not await records.update_fix(record, "me")
@@ -162,7 +165,7 @@ async def test_a_step_begins_once_and_ends_once(records: Records, make_record: M
 async def test_beginning_a_step_is_a_sign_of_life(records: Records, make_record: MakeRecord) -> None:
     await records.open_fix(make_record(), "me", T0)
     await records.begin_step("fix-1", "me", 0, STEP, T0 + 2 * SECOND)
-    assert await records.abandon("fix-1", T0 + SECOND, T0, "silent") is None
+    assert await records.abandon(make_record(), T0, T0, "silent") is None
 
 
 async def test_history_is_filtered_and_newest_first(records: Records, make_record: MakeRecord) -> None:
@@ -239,8 +242,8 @@ async def test_a_time_without_a_zone_is_refused_and_another_zone_is_converted(re
     with pytest.raises(ValueError, match="no time zone"):
         await records.heartbeat("fix-1", "me", datetime(2026, 3, 1, 12))  # noqa: DTZ001 - that it has no zone is the point
     elsewhere = T0.astimezone(tz=datetime.strptime("+0500", "%z").tzinfo)
-    assert await records.abandon("fix-1", elsewhere, T0, "") is None
-    assert await records.abandon("fix-1", elsewhere + SECOND, T0, "") is not None
+    assert await records.abandon(make_record(), elsewhere + SECOND, T0, "") is None
+    assert await records.abandon(make_record(), elsewhere, T0, "") is not None
 
 
 async def test_a_write_that_is_cancelled_leaves_the_records_usable(records: Records, make_record: MakeRecord) -> None:
