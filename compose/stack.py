@@ -13,7 +13,7 @@ from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import TaskRunSort
-from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+from prefect.settings import temporary_settings
 from prefect.states import Crashed
 
 from compose.control_plane import ControlPlane
@@ -60,8 +60,7 @@ class Running:
     @contextmanager
     def client(self) -> Iterator[PrefectClient]:
         """A client of the stack's own server, whatever server this user's profile names."""
-        settings = {PREFECT_API_URL: self.plane.api_url, PREFECT_HOME: Path(self.plane.environment["PREFECT_HOME"])}
-        with temporary_settings(updates=settings):
+        with temporary_settings(updates=self.plane.client_settings):
             yield get_client()
 
 
@@ -81,14 +80,19 @@ class CloudStack(Running):
 
 @asynccontextmanager
 async def stack(
-    directory: Path, port: int | None = None, lab_kind: LabKind = "processes", project: str | None = None
+    directory: Path,
+    port: int | None = None,
+    lab_kind: LabKind = "processes",
+    project: str | None = None,
+    server_settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Stack]:
     """Bring everything up, and everything down on the way out, however that comes about.
 
-    A lab of containers that ran already goes on afterwards; `project` is its name among others on the same engine.
+    A lab of containers that ran already goes on afterwards; `project` is its name among others on the same engine. `server_settings` are
+    variables for Prefect's server besides.
     """
     what = "start the lab: PostgreSQL, Redis, Nginx, the shop and its traffic"
-    async with _servers(directory, port, _lab(directory, lab_kind, project), what) as (lab, prefect_database, plane):
+    async with _servers(directory, port, _lab(directory, lab_kind, project), what, server_settings) as (lab, prefect_database, plane):
         running = Stack(prefect_database, plane, lab)
         await _set_up(running, lab, OF_THE_LAB, {})
         yield running
@@ -120,7 +124,7 @@ async def _set_up(running: Running, lab: Lab, scheduled: tuple[str, ...], enviro
         await plane.deploy()
         await _schedule(running, scheduled)
     with doing("start the worker and a first monitor run"):
-        await _close_abandoned(running)
+        await close_abandoned(running)
         await plane.start_worker(environment)
         await _first_monitor_run(running, scheduled[0])
 
@@ -136,7 +140,7 @@ async def _schedule(running: Running, wanted: tuple[str, ...]) -> None:
                         await client.update_deployment_schedule(deployment.id, schedule.id, active=name in wanted)
 
 
-async def _close_abandoned(running: Running) -> None:
+async def close_abandoned(running: Running) -> None:
     """Runs of an earlier stack that its end left Running: no worker has them, and they would keep their places for minutes."""
     of_a_process = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]))
     with running.client() as client:
@@ -157,7 +161,11 @@ def _lab(directory: Path, kind: LabKind, project: str | None) -> AbstractAsyncCo
 
 @asynccontextmanager
 async def _servers(
-    directory: Path, port: int | None, starting_lab: AbstractAsyncContextManager[AnyLab], what: str
+    directory: Path,
+    port: int | None,
+    starting_lab: AbstractAsyncContextManager[AnyLab],
+    what: str,
+    server_settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[tuple[AnyLab, LabDescription, ControlPlane]]:
     """The lab, and the Prefect server on a PostgreSQL of its own, started side by side."""
     async with AsyncExitStack() as cleanup:
@@ -166,7 +174,7 @@ async def _servers(
                 lab = starting.create_task(cleanup.enter_async_context(starting_lab))
                 own = starting.create_task(cleanup.enter_async_context(running_lab(directory / "prefect-database", ["database"])))
         with doing("start Prefect's server"):
-            plane = ControlPlane(directory, port or free_ports(1)[0], prefect_database_url(own.result()))
+            plane = ControlPlane(directory, port or free_ports(1)[0], prefect_database_url(own.result()), server_settings)
             cleanup.push_async_callback(plane.stop)
             await plane.start_server()
         yield lab.result(), own.result(), plane
