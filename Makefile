@@ -7,7 +7,7 @@ LAB ?= processes
 MCP_ARGS ?= --http
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-gcp up mcp mcp-clients lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp docs clean
+.PHONY: help demo demo-gcp up mcp mcp-clients lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,10 @@ bench: .venv/dev ## measure, and write build/bench.json
 
 bench-gcp: .venv/dev ## try the original's faults of Google Cloud on a simulated project, five times each; build/bench-gcp.json
 	@$(BIN)/python -m tests.benchmarks.cloud_faults $(BENCH_ARGS)
+
+SOAK_MINUTES ?= 60
+soak: .venv/dev ## the whole stack for an hour, a fault every 20 s; build/soak/report.md; SOAK_MINUTES=10 is shorter
+	@$(BIN)/python -m tests.soak --directory $(STATE)/soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
 
 docs: .venv/dev ## write the generated tables of the README anew
 	@$(BIN)/python -m tests.readme --write

@@ -43,9 +43,11 @@ class Fingerprint(Model):
 
 
 def harm(before: Fingerprint, after: Fingerprint) -> tuple[str, ...]:
-    """What of the data is not what it was, one text each."""
-    told = [f"{table}: {was}; now {after.tables[table]}" for table, was in before.tables.items() if after.tables[table] != was]
-    if (before.carts, before.carts_checksum) != (after.carts, after.carts_checksum):
+    """What of the data is not what it was, one text each; what was read only once is not compared."""
+    now = after.tables
+    told = [f"{table}: {was}; now {now[table]}" for table, was in before.tables.items() if now.get(table, was) != was]
+    were_read = before.carts_checksum and after.carts_checksum
+    if were_read and (before.carts, before.carts_checksum) != (after.carts, after.carts_checksum):
         told.append(f"customers' carts: {before.carts}; now {after.carts}")
     return tuple(told)
 
@@ -57,21 +59,25 @@ class Traffic(Model):
     failures: int
 
 
-async def fingerprint(live: Live, last_order: int | None = None) -> Fingerprint:
+async def fingerprint(live: Live, last_order: int | None = None, besides: Collection[str] = ()) -> Fingerprint:
     """The shop's data's checksums; `last_order` repeats an earlier fingerprint's range, so that new orders don't count.
 
-    A lab without a shop has no such data: what a fault does to its data is for the scenario to check.
+    A lab without a shop has no such data: what a fault does to its data is for the scenario to check. Nor are the resources read that
+    `besides` names.
     """
-    if live.inventory.shop is None:
-        return Fingerprint(last_order=0, tables={}, carts=0, carts_checksum="")
-    async with asyncio.timeout(READ_SECONDS):
-        last, tables = await _tables(live, last_order)
-        carts, checksum = await _carts(live)
+    last, tables, carts, checksum = last_order or 0, dict[str, str](), 0, ""
+    if live.inventory.shop is not None:
+        database, cache = _only(live.inventory, Kind.POSTGRES), _only(live.inventory, Kind.REDIS)
+        async with asyncio.timeout(READ_SECONDS):
+            if database.name not in besides:
+                last, tables = await _tables(live, database, last_order)
+            if cache.name not in besides:
+                carts, checksum = await _carts(live)
     return Fingerprint(last_order=last, tables=tables, carts=carts, carts_checksum=checksum)
 
 
-async def _tables(live: Live, last_order: int | None) -> tuple[int, dict[str, str]]:
-    client = live.tool_client(_only(live.inventory, Kind.POSTGRES))
+async def _tables(live: Live, database: Resource, last_order: int | None) -> tuple[int, dict[str, str]]:
+    client = live.tool_client(database)
     assert isinstance(client, PostgresClient)
     async with await client.connect_as_application() as connection:
         if last_order is None:
