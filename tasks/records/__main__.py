@@ -1,4 +1,4 @@
-"""Query the records: `python -m tasks.records list`, `show ID`, `export --all`, `delete --older-than 30d`."""
+"""Query the records: `python -m tasks.records list`, `show ID`, `export --all`, `delete --older-than 30d`, `size`."""
 
 import argparse
 import asyncio
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     which = deletion.add_mutually_exclusive_group(required=True)
     which.add_argument("--older-than", type=duration, metavar="30d", help="closed longer ago than this")
     which.add_argument("--ids", nargs="+", metavar="ID")
+    commands.add_parser("size", help="rows and KiB of each table, the largest first", parents=[common])
     return parser
 
 
@@ -98,6 +99,12 @@ async def run(options: argparse.Namespace, console: Console) -> None:
                 _show(console, record, journal, shadows)
         elif options.command == "export":
             await _export(records, options)
+        elif options.command == "size":
+            sizes = [one.model_dump(mode="json") for one in await records.sizes()]
+            if as_json:
+                _print_json(sizes)
+            else:
+                _print_table(console, [_size_row(one) for one in sizes], "tables with their indexes")
         else:
             older_than = None if options.older_than is None else now - options.older_than
             deleted = await records.delete(older_than=older_than, ids=options.ids)
@@ -105,6 +112,11 @@ async def run(options: argparse.Namespace, console: Console) -> None:
                 _print_json({"deleted": deleted})
             else:
                 console.print(f"{deleted} fix(es) deleted")
+
+
+def _size_row(size: Mapping[str, Any]) -> dict[str, Any]:
+    kibibytes = size["kibibytes"]
+    return {"table": size["table"], "rows": size["rows"], "KiB": "not told" if kibibytes is None else f"{kibibytes:,.0f}"}
 
 
 async def _export(records: Records, options: argparse.Namespace) -> None:

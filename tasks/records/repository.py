@@ -7,13 +7,14 @@ from tasks.records.charge import Charge
 from tasks.records.database import Database
 from tasks.records.figures import Counting
 from tasks.records.fixes import Fixes
+from tasks.records.housekeeping import Housekeeping
 from tasks.records.planner_use import PlannerUse
 from tasks.records.precedents import Precedents
 from tasks.records.questions import Questions
 from tasks.records.sweeps import Sweeps
 
 
-class Records(Charge, Counting, Fixes, PlannerUse, Precedents, Questions, Sweeps):
+class Records(Charge, Counting, Fixes, Housekeeping, PlannerUse, Precedents, Questions, Sweeps):
     """The records of every fix; they are also the lock that lets only one fix of a resource be open.
 
     Holds between processes, on one machine with SQLite and on many with PostgreSQL, and after the end of any of them.

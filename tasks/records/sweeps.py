@@ -1,7 +1,7 @@
 """What monitors leave for each other: the status of every resource, its last readings, and which run watches."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select, update
@@ -14,6 +14,7 @@ from tasks.records.tables import histories, monitors, statuses
 
 TREND_LENGTH = 20
 NOBODY = "nobody"
+SEEN_AT_LEAST_EVERY = timedelta(days=1)
 
 
 class Sweeps:
@@ -24,7 +25,8 @@ class Sweeps:
     async def save_statuses(self, inventory: str, seen: Iterable[Status]) -> int:
         """Keep what changed: a row whose health, summary and headline are those that it has is not written.
 
-        So a row's `taken_at` is the time of its last change; that it was looked at since, `current_monitor` tells.
+        So a row's `taken_at` is the time of its last change; that it was looked at since, `current_monitor` tells. Once a day it is
+        written all the same, so that what is watched no more can be told from what does not change.
         Returns the number of rows written.
         """
         known = {status.resource: status for status in await self.statuses(inventory)}
@@ -101,7 +103,9 @@ class Sweeps:
 
 
 def _differs(seen: Status, known: Status | None) -> bool:
-    return known is None or (seen.health, seen.summary, seen.headline) != (known.health, known.summary, known.headline)
+    if known is None or (seen.health, seen.summary, seen.headline) != (known.health, known.summary, known.headline):
+        return True
+    return seen.taken_at - known.taken_at >= SEEN_AT_LEAST_EVERY
 
 
 def _row(inventory: str, seen: Status, known: Status | None) -> dict[str, Any]:

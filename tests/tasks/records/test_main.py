@@ -81,6 +81,15 @@ def test_delete_takes_what_is_older_and_never_what_is_open(place: str, capsys: p
     assert [record["id"] for record in json.loads(capsys.readouterr().out)] == ["open"]
 
 
+def test_size_tells_rows_and_kibibytes(place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--url", place, "--json", "size"]) == 0
+    told = {one["table"]: one for one in json.loads(capsys.readouterr().out)}
+    assert (told["evenkeel_fixes"]["rows"], told["evenkeel_steps"]["rows"]) == (3, 1)
+    assert told["evenkeel_fixes"]["kibibytes"] > 1
+    assert main(["--url", place, "size"]) == 0
+    assert "evenkeel_fixes" in capsys.readouterr().out
+
+
 def test_a_question_never_creates_a_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--url", f"sqlite:///{tmp_path}/none.db", "list"]) == 2
     assert "no records at" in capsys.readouterr().err
