@@ -7,7 +7,7 @@ LAB ?= processes
 MCP_ARGS ?= --http
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-gcp up mcp mcp-clients lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean
+.PHONY: help demo demo-gcp up mcp mcp-clients pool-workers lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,15 @@ $(MCP_CLIENTS)/installed: tests/tasks/mcp_clients/package.json tests/tasks/mcp_c
 	@touch $@
 
 mcp-clients: $(MCP_CLIENTS)/installed ## fetch the public MCP clients that the tests use if they are there; needs npm, 330 MB
+
+POOL_WORKERS := .venv/pool-workers
+$(POOL_WORKERS)/installed: constraints.txt | .venv/lab
+	@$(BIN)/python -m venv --clear $(POOL_WORKERS)
+	@$(BIN)/python -m uv pip install --quiet --python $(POOL_WORKERS)/bin/python -c constraints.txt prefect prefect-docker prefect-gcp prefect-kubernetes \
+		|| $(POOL_WORKERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt prefect prefect-docker prefect-gcp prefect-kubernetes
+	@touch $@
+
+pool-workers: $(POOL_WORKERS)/installed ## install the workers for Docker, Kubernetes and Cloud Run apart, for the tests that use them if they are there
 
 lab: .venv/lab ## start the lab in containers and leave it running; LAB_ARGS=--with-prefect for what keeps it healthy as well
 	@$(BIN)/python -m compose.container_lab up --directory $(STATE)/lab-containers $(LAB_ARGS)

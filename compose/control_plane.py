@@ -57,7 +57,7 @@ class ControlPlane:
             **WORKER_SETTINGS,
             "PREFECT_HOME": str(self.directory / "prefect"),
             "PREFECT_API_URL": self.api_url,
-            "EVENKEEL_PYTHON": sys.executable,
+            "EVENKEEL_POOL": WORK_POOL,
             "PYTHONUNBUFFERED": "1",
         }
 
@@ -113,7 +113,7 @@ class ControlPlane:
 
     async def deploy(self) -> None:
         """Make the work pool and apply prefect.yaml."""
-        await self.run("-m", "prefect", "work-pool", "create", WORK_POOL, "--type", "process", "--overwrite")
+        await self.run("-m", "blocks.work_pool", "process", "--name", WORK_POOL)
         await self.run("-m", "prefect", "--no-prompt", "deploy", "--all")
 
     async def start_worker(self, environment: Mapping[str, str]) -> None:
