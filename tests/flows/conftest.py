@@ -38,7 +38,10 @@ def running_plane(
 ) -> Iterator[tuple[ControlPlane, asyncio.Runner]]:
     """A running Prefect server with the lab registered and everything deployed, and the loop that its process belongs to; no worker."""
     directory = tmp_path_factory.mktemp("control-plane")
-    with start_partial_lab("database") as own, asyncio.Runner() as runner:
+    with start_partial_lab("database") as own, asyncio.Runner() as runner, pytest.MonkeyPatch.context() as patch:
+        # What is old goes at once, not once an hour: a test waits for it.
+        patch.setenv("PREFECT_SERVER_SERVICES_DB_VACUUM_LOOP_SECONDS", "2")
+        patch.setenv("PREFECT_SERVER_SERVICES_DB_VACUUM_ORPHAN_CLEANUP_LOOP_SECONDS", "2")
         plane = ControlPlane(directory, free_ports(1)[0], prefect_database_url(own))
         try:
             runner.run(plane.start_server())
