@@ -27,7 +27,17 @@ from tasks.evidence import carts_of, changes, fingerprint, harm, put_back, surro
 from tasks.noise import SWINGS, Neighbours, swinging
 from tasks.probing import probe_resource
 from tasks.scenarios.stage import ShopLoads, Stage
-from tasks.trying import Met, inject, past_fix, relapse_within, restore, steady_state, wait_until_met, withdraw_questions
+from tasks.trying import (
+    Met,
+    inject,
+    past_fix,
+    relapse_within,
+    require_none_between,
+    restore,
+    steady_state,
+    wait_until_met,
+    withdraw_questions,
+)
 
 STEADY_SECONDS = 30.0
 RECOVER_SECONDS = 10.0
@@ -152,6 +162,7 @@ async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: 
     await end_loads(opened)
     for one in hurt:
         await to_baseline(opened, one)
+    ready_at = datetime.now(UTC)
     await steady_state(STEADY_SECONDS)
     data, carts, around = await fingerprint(opened), await carts_of(opened), await surroundings(opened, names)
     injected_at = datetime.now(UTC)
@@ -160,6 +171,7 @@ async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: 
     try:
         await inject(generator, stage, declared, injected_at)
         met = await wait_until_met(declared, targets, injected_at, timeout_seconds if declared.symptoms else QUIET_SECONDS)
+        await require_none_between(targets, ready_at, injected_at)
         is_healed = ending_of([fix for fix in met.fixes if fix.incident.resource in targets], met.waiting) is Ending.HEALED
         if is_healed:
             relapse = await relapse_within(hurt, RECOVER_SECONDS, sustain_seconds)

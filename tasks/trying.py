@@ -97,6 +97,13 @@ async def wait_until_met(declared: Scenario, targets: frozenset[str], since: dat
         await asyncio.sleep(POLL_SECONDS)
 
 
+async def require_none_between(targets: frozenset[str], ready_at: datetime, injected_at: datetime) -> None:
+    """NotSteadyError where one of these has an incident of just before the fault: what is done for that says nothing of the fault."""
+    for fix in await _fixes_since(current(), ready_at):
+        if fix.incident.resource in targets and fix.incident.opened_at < injected_at:
+            raise NotSteadyError(f"{fix.incident.resource} had an incident before the fault: {fix.incident.summary}")
+
+
 def _is_settled(declared: Scenario, targets: frozenset[str], met: Met) -> bool:
     """Whether the target's remediations are over, and those of what else is hurt as far as they were begun."""
     if any(fix.verdict is None and fix.id not in met.waiting for fix in met.fixes):

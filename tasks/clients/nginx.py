@@ -12,7 +12,7 @@ import httpx
 
 from blocks.schema import Resource
 from tasks.clients.config_file import ConfigFile
-from tasks.clients.nginx_configuration import CLOCK_TOLERANCE_SECONDS, ConfigWatch
+from tasks.clients.nginx_configuration import CLOCK_TOLERANCE_SECONDS, KNOWN_GOOD, ConfigWatch
 from tasks.clients.nginx_inside import read_inside, read_inside_invocation, signal_inside
 from tasks.clients.nginx_processes import Identity, Invocation, Processes, Worker, read_invocation, read_processes, send_signal
 from tasks.clients.polling import poll
@@ -157,15 +157,18 @@ class NginxClient:
         """The limit that this running worker was started with; None where it is not known.
 
         Nginx tells no running value. A worker that started after the last change of the file uses what the file says; what was
-        read for it then holds for its life, whatever is written later. So None means: the file was changed after the worker
-        started, before anybody here looked. (A crashed worker that the master replaces after such a change is taken to use it.)
+        read for it then holds for its life, whatever is written later. Where the file was changed after the worker started, before
+        anybody here looked, the last configuration that served well is taken to be the loaded one; None where none is kept. (A
+        crashed worker that the master replaces after such a change is taken to use it.)
         """
         path = self.config_path
         if worker.identity not in self._limits and path is not None:
             try:
-                if Path(path).stat().st_ctime <= worker.started_at + CLOCK_TOLERANCE_SECONDS:
-                    self._limits[worker.identity] = read_worker_connections(Path(path).read_text(errors="surrogateescape"))
-            except (OSError, ConfigError):
+                if Path(path).stat().st_ctime > worker.started_at + CLOCK_TOLERANCE_SECONDS:
+                    kept = ConfigFile(Path(path)).kept(KNOWN_GOOD)
+                    return None if kept is None else read_worker_connections(kept)
+                self._limits[worker.identity] = read_worker_connections(Path(path).read_text(errors="surrogateescape"))
+            except (OSError, ConfigError, NotApplicable):
                 return None
         return self._limits.get(worker.identity)
 

@@ -1,6 +1,8 @@
 """A trial from which nothing can be concluded fails loudly: no injection, no symptom, no restoration, no healing."""
 
+import asyncio
 import dataclasses
+import time
 from collections.abc import AsyncGenerator, Callable
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +20,7 @@ from tasks.clients.runtime import SupervisedProcess
 from tasks.connecting import Live
 from tasks.core.declare import Ending, Scenario
 from tasks.core.scoring import Mistake
+from tasks.evidence import surroundings
 from tasks.scenarios.stage import InjectionFailedError, Stage, Unhealed
 from tests.flows.cache_fault import connect, empty, fill
 
@@ -78,6 +81,35 @@ async def test_a_fault_that_is_not_taken_back_fails_the_trial(tried: Callable[..
         await SupervisedProcess(str(lab.control), "app").signal("SIGCONT")
     assert state.is_failed()
     assert "not steady after 4 s" in state.message
+
+
+async def test_an_incident_of_just_before_the_fault_fails_the_trial(
+    tried: Callable[..., Any], lab: LabDescription, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = 0
+
+    async def disturbed(around: Live, names: frozenset[str]) -> Any:
+        nonlocal looked
+        looked += 1
+        if looked == 1:
+            await fill(lab, 96)
+            deadline = time.monotonic() + 20
+            while not await around.records.open_fixes("lab"):
+                assert time.monotonic() < deadline, "the monitor opens an incident"
+                await asyncio.sleep(0.05)
+        return await surroundings(around, names)
+
+    async def filled(_stage: Stage) -> AsyncGenerator[None]:
+        try:
+            await fill(lab, 96)
+            yield
+        finally:
+            await empty(lab)
+
+    monkeypatch.setattr(flows.scenario, "surroundings", disturbed)
+    state = await tried(filled)
+    assert state.is_failed()
+    assert "shop-cache had an incident before the fault: memory at" in state.message
 
 
 async def test_a_check_that_finds_it_unhealed_fails_the_trial(tried: Callable[..., Any], lab: LabDescription) -> None:

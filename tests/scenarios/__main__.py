@@ -21,7 +21,7 @@ from compose.cli import run_until_done
 from compose.description import LabError
 from compose.google_cloud.world import default_world
 from compose.progress import console, say
-from compose.stack import Running, cloud_stack, stack
+from compose.stack import LAB_KINDS, Running, cloud_stack, stack
 from tasks.catalog import load_catalog
 from tasks.scenarios import NOT_INJECTED
 from tests.scenarios.gate import IN_THE_GATE, PLACES, Place
@@ -153,7 +153,7 @@ def main() -> int:
     """Entry point of `python -m tests.scenarios`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--directory", type=Path, default=Path(".evenkeel"), help="where labs, servers and records are kept")
-    parser.add_argument("--labs", nargs="+", choices=PLACES, default=PLACES, help="what runs the lab's servers; cloud: a simulated project")
+    parser.add_argument("--labs", nargs="+", choices=PLACES, default=[], help="what runs the lab's servers; cloud: a simulated project")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="just these scenarios")
     parser.add_argument("--gate", action="store_true", help="just the part of the catalogue that the gate tries")
     parser.add_argument("--stacks", type=int, default=STACKS_AT_ONCE, help="how many labs of each kind are used side by side")
@@ -161,7 +161,8 @@ def main() -> int:
     given = parser.parse_args()
 
     async def work() -> int:
-        names = {lab: chosen(lab, given.only, gate=given.gate) for lab in given.labs}
+        labs = given.labs or (PLACES if given.gate else LAB_KINDS)
+        names = {lab: chosen(lab, given.only, gate=given.gate) for lab in labs}
         return await scenarios(given.directory, names, given.stacks, given.sustain_seconds)
 
     return run_until_done(work())

@@ -222,6 +222,11 @@ async def test_the_limit_is_the_running_one_when_the_file_was_only_edited(nginx:
     assert reading.values["connections_max"] == 256
     assert found == {"connections_high": Health.DEGRADED}
     newcomer, found = await observed(nginx.client())
+    assert (newcomer.values["connections_used"], newcomer.values["connections_max"]) == (210, 256), "by the copy of what served well"
+    assert found == {"connections_high": Health.DEGRADED}
+    for copy in nginx.config_path.parent.glob(f".{nginx.config_path.name}.*"):
+        copy.unlink()
+    newcomer, found = await observed(nginx.client())
     assert (newcomer.values["connections_used"], newcomer.values["connections_max"]) == (210, None)
     assert found == {}, "an unknown limit is no finding"
 
