@@ -7,7 +7,7 @@ LAB ?= processes
 MCP_ARGS ?= --http
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-gcp up mcp mcp-clients pool-workers lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean
+.PHONY: help install demo demo-gcp up mcp mcp-clients pool-workers lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean first-hour
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,8 @@ $(SMALL_MODEL): .venv/chaos
 	@touch $@
 
 comma := ,
+
+install: .venv/lab ## install it into .venv, for servers of your own too
 
 demo: .venv/lab ## heal three faults on real servers, from nothing, and print a table; LAB=containers for servers in Docker
 	@$(BIN)/python -m compose.demo --directory $(STATE) --lab $(LAB)
@@ -117,6 +119,9 @@ bench-gcp: .venv/dev ## try the original's faults of Google Cloud on a simulated
 SOAK_MINUTES ?= 60
 soak: .venv/dev ## the whole stack for an hour, a fault every 20 s; build/soak/report.md; SOAK_MINUTES=10 is shorter
 	@$(BIN)/python -m tests.soak --directory $(STATE)/soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
+
+first-hour: .venv/dev ## follow the documents from an empty Debian machine, in a container, to a healed fault; about 8 minutes
+	@$(BIN)/python -m tests.first_hour $(FIRST_HOUR_ARGS)
 
 docs: .venv/dev ## write the generated tables of the README anew
 	@$(BIN)/python -m tests.readme --write
