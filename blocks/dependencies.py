@@ -1,6 +1,6 @@
 """What depends on what, directly or not. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 
@@ -41,7 +41,11 @@ def find_circle(graph: dict[str, tuple[str, ...]]) -> list[str]:
 
 def dependencies_of(name: str, resources: Iterable[Dependent]) -> set[str]:
     """Every resource that the named one depends on, directly or not."""
-    graph = {resource.name: resource.depends_on for resource in resources}
+    return reachable(name, {resource.name: resource.depends_on for resource in resources})
+
+
+def reachable(name: str, graph: Mapping[str, tuple[str, ...]]) -> set[str]:
+    """Everything that the graph leads to from there; whoever asks often makes the graph once."""
     found: set[str] = set()
     todo = list(graph.get(name, ()))
     while todo:

@@ -4,6 +4,7 @@ Plain pydantic, no Prefect: the pure core builds on it. Secrets are never part o
 """
 
 import re
+from collections import Counter
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal, Self
@@ -217,28 +218,30 @@ class Inventory(Model):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        names = [resource.name for resource in self.resources]
-        doubles = sorted({name for name in names if names.count(name) > 1})
+        known = Counter(resource.name for resource in self.resources)
+        doubles = sorted(name for name, count in known.items() if count > 1)
         if doubles:
             raise ValueError(f"resources: the name {doubles[0]!r} stands twice; names must differ")
-        known = set(names)
         for resource in self.resources:
             if "admin" in resource.logins and not self.lab:
                 raise ValueError(f"resources.{resource.name}.logins.admin: only a lab has this login, to inject faults; remove it")
             for other in resource.depends_on:
                 if other not in known:
-                    raise ValueError(f"resources.{resource.name}.depends_on: no resource is named {other!r}; known: {', '.join(names)}")
-            self._goes_through_a_machine(resource)
+                    raise ValueError(f"resources.{resource.name}.depends_on: no resource is named {other!r}; known: {', '.join(known)}")
+        self._go_through_machines()
         circle = find_circle({resource.name: resource.depends_on for resource in self.resources})
         if circle:
             raise ValueError(f"depends_on: a circle: {' -> '.join(circle)}; remove one of these dependencies")
         return self
 
-    def _goes_through_a_machine(self, resource: Resource) -> None:
-        machines = [one.name for one in self.resources if one.kind is Kind.COMPUTE_ENGINE and one.cloud.ssh is not None]
-        if resource.cloud.through is not None and resource.cloud.through not in machines:
-            known = ", ".join(machines) or "none"
-            raise ValueError(f"resources.{resource.name}.cloud.through: names no compute_engine resource with cloud.ssh; known: {known}")
+    def _go_through_machines(self) -> None:
+        machines = {one.name for one in self.resources if one.kind is Kind.COMPUTE_ENGINE and one.cloud.ssh is not None}
+        for resource in self.resources:
+            if resource.cloud.through is not None and resource.cloud.through not in machines:
+                known = ", ".join(sorted(machines)) or "none"
+                raise ValueError(
+                    f"resources.{resource.name}.cloud.through: names no compute_engine resource with cloud.ssh; known: {known}"
+                )
 
     def resource(self, name: str) -> Resource:
         """The resource of that name; ValueError names the known ones."""

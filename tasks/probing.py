@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -20,6 +20,15 @@ from tasks.redacting import redacted_observation
 
 CONFIRM_AFTER_SECONDS = 0.1
 DEADLINE_SLACK_SECONDS = 0.5
+STARTED_TOGETHER = 16
+AHEAD_SECONDS = 0.01
+PROMPT_SECONDS = 0.02
+TICK_SECONDS = 0.05
+STALL_SECONDS = 0.25
+LOOKS = 3
+LINES_TOLD = 200
+PATIENT_TURNS = 10
+"""So many turns of the event loop are waited for a prompt one; then it is somebody else who keeps the loop busy."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +61,9 @@ async def _measure(live: Live, resource: Resource) -> Observation:
     taken_at = datetime.now(UTC)
     started = time.monotonic()
     try:
+        client = live.probe_client(resource)  # to make one takes none of the server's time
         async with asyncio.timeout(probe.timeout_seconds + DEADLINE_SLACK_SECONDS):
-            reading = await probe.measure(live.probe_client(resource), resource)
+            reading = await probe.measure(client, resource)
     except TimeoutError:
         why = f"not finished within {probe.timeout_seconds + DEADLINE_SLACK_SECONDS:g} s"
         return unknown(resource, why, taken_at=taken_at, seconds=time.monotonic() - started)
@@ -66,7 +76,19 @@ async def _measure(live: Live, resource: Resource) -> Observation:
 async def probe_all(live: Live, resources: Sequence[Resource]) -> list[Observation]:
     """Observations in the resources' order, measured concurrently; one hanging server delays no other."""
     taken_at = datetime.now(UTC)
-    results = await asyncio.gather(*(probe_resource(live, resource) for resource in resources), return_exceptions=True)
+    stalls = Stalls()
+    noticing = asyncio.create_task(stalls.notice())
+    started: list[asyncio.Task[Observation]] = []
+    try:
+        for resource in resources:
+            if started and len(started) % STARTED_TOGETHER == 0:
+                await asyncio.wait(started[-STARTED_TOGETHER:], timeout=AHEAD_SECONDS)
+                await _prompt_turn()
+            started.append(asyncio.create_task(_probe_fairly(live, resource, stalls)))
+        results = await asyncio.gather(*started, return_exceptions=True)
+    finally:
+        for task in (noticing, *started):
+            task.cancel()
     observations: list[Observation] = []
     for resource, result in zip(resources, results, strict=True):
         if isinstance(result, Observation):
@@ -77,6 +99,45 @@ async def probe_all(live: Live, resources: Sequence[Resource]) -> list[Observati
         else:
             raise result  # cancellation and the like
     return observations
+
+
+class Stalls:
+    """For how long this process could not do anything, be it that the machine is busy or the event loop."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def notice(self) -> None:
+        """Notice them, until cancelled."""
+        while True:
+            asked = time.monotonic()
+            await asyncio.sleep(TICK_SECONDS)
+            late_seconds = time.monotonic() - asked - TICK_SECONDS
+            if late_seconds > TICK_SECONDS:
+                self.seconds += late_seconds
+
+
+async def _probe_fairly(live: Live, resource: Resource, stalls: Stalls) -> Observation:
+    """An observation; what seems wrong while this process stood still is looked at again, for a reply may have waited here all the time."""
+    for _ in range(LOOKS - 1):
+        before = stalls.seconds
+        seen = await probe_resource(live, resource)
+        if seen.health is Health.HEALTHY or stalls.seconds - before < STALL_SECONDS:
+            return seen
+    return await probe_resource(live, resource)
+
+
+async def _prompt_turn() -> None:
+    """Wait until the event loop comes round quickly.
+
+    Thousands of probes started at once would wait for each other longer than their deadlines, and healthy servers would seem to be silent.
+    What only waits for a server costs the loop nothing, so servers that hang hold nobody up.
+    """
+    for _ in range(PATIENT_TURNS):
+        asked = time.monotonic()
+        await asyncio.sleep(0)
+        if time.monotonic() - asked < PROMPT_SECONDS:
+            return
 
 
 async def sweep_once(live: Live, known: Known, only: Collection[str] = ()) -> Sweep:
@@ -119,25 +180,45 @@ async def sweep_once(live: Live, known: Known, only: Collection[str] = ()) -> Sw
     return Sweep(tuple(observations.values()), detection, histories, time.monotonic() - started)
 
 
-@task(name="sweep", task_run_name="sweep {number}", cache_policy=NO_CACHE, persist_result=False)
 async def sweep(number: int, known: Known, only: Collection[str] = ()) -> Sweep:
-    """One sweep over the whole inventory, or only some of it: one task run, however many resources."""
+    """One sweep over the whole inventory, or only some of it. A run's first, and each that finds a change, is told by a task run.
+
+    The others leave no trace in Prefect, where a task run takes 20 KB: at a sweep each 15 s that would be more than 100 MB a day.
+    """
     found = await sweep_once(current(), known, only)
-    logger = get_run_logger()
-    if not known.tracks:
+    lines = [*_first_line(known, found), *_changes(known, found)]
+    if lines:
+        await tell_sweep(number, lines)
+    return found
+
+
+def _first_line(known: Known, found: Sweep) -> Iterator[str]:
+    if not any(observation.resource in known.tracks for observation in found.observations):
         healthy = sum(observation.health is Health.HEALTHY for observation in found.observations)
-        logger.info("%d of %d resources are healthy", healthy, len(found.observations))
+        yield f"{healthy} of {len(found.observations)} resources are healthy"
+
+
+def _changes(known: Known, found: Sweep) -> Iterator[str]:
     for observation in found.observations:
         before = known.tracks.get(observation.resource)
         # What is well from the start is not worth a line each.
         known_as = Health.HEALTHY if before is None else before.health
         if known_as is observation.health:
             continue
-        logger.info("%s is %s %s", observation.resource, observation.health, observation.summary)
+        yield f"{observation.resource} is {observation.health} {observation.summary}"
         why = found.detection.held_back.get(observation.resource)
         if why:
-            logger.info("%s: no incident: %s", observation.resource, why)
-    return found
+            yield f"{observation.resource}: no incident: {why}"
+
+
+@task(name="sweep", task_run_name="sweep {number}", cache_policy=NO_CACHE, persist_result=False)
+async def tell_sweep(number: int, lines: Sequence[str]) -> None:
+    """What a sweep found, as a task run with a log: one, however many resources."""
+    logger = get_run_logger()
+    for line in lines[:LINES_TOLD]:
+        logger.info("%s", line)
+    if len(lines) > LINES_TOLD:
+        logger.info("and %d more; the table of the status has all", len(lines) - LINES_TOLD)
 
 
 @task(name="probe", task_run_name="probe {resource}", cache_policy=NO_CACHE, persist_result=False)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pydantic import JsonValue
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.driver_info import DriverInfo
 from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
@@ -80,7 +82,14 @@ def open_redis(host: str, port: int, *, username: str | None = None, password: s
         socket_connect_timeout=CONNECT_SECONDS,
         socket_timeout=REPLY_SECONDS,
         retry=Retry(NoBackoff(), 0),
+        driver_info=_driver_info(),
     )
+
+
+@cache
+def _driver_info() -> DriverInfo:
+    """By what name and version connections present themselves; to look the version up takes longer than to connect."""
+    return DriverInfo()
 
 
 def memory_percent(used: int, limit: int) -> float | None:

@@ -5,9 +5,9 @@ from datetime import datetime
 
 from pydantic import Field
 
-from blocks.dependencies import dependencies_of
+from blocks.dependencies import reachable
 from blocks.model import Model
-from blocks.schema import Inventory
+from blocks.schema import Inventory, Resource
 from tasks.core.models import Health, Incident, Observation
 
 CONFIRMATIONS = 2
@@ -74,11 +74,13 @@ def detect(
     incidents: list[Incident] = []
     suspects: list[str] = []
     held_back: dict[str, str] = {}
-    for observation in observations:
+    breaches = [observation for observation in observations if observation.health.is_breach]
+    # Made once: an outage may be of thousands at a time.
+    known = {resource.name: resource for resource in inventory.resources} if breaches else {}
+    graph = {resource.name: resource.depends_on for resource in known.values()}
+    for observation in breaches:
         name = observation.resource
-        if not observation.health.is_breach:
-            continue
-        reason = _reason_to_hold(inventory, name, unwell=unwell, busy=busy, now=now)
+        reason = _reason_to_hold(known[name], reachable(name, graph) & unwell, is_busy=name in busy, now=now)
         escalation = (escalations or {}).get(name)
         if not reason and escalation is not None and _is_left_to_a_person(escalation, after[name], observation):
             reason = f"left to a person since {escalation.closed_at:%H:%M:%SZ}: a remediation ended without having healed it"
@@ -91,15 +93,13 @@ def detect(
     return Detection(tracks=after, incidents=tuple(incidents), suspects=tuple(suspects), held_back=held_back)
 
 
-def _reason_to_hold(inventory: Inventory, name: str, *, unwell: set[str], busy: frozenset[str], now: datetime) -> str:
-    resource = inventory.resource(name)
-    if name in busy:
+def _reason_to_hold(resource: Resource, roots: set[str], *, is_busy: bool, now: datetime) -> str:
+    if is_busy:
         return "a remediation is under way"
     if resource.maintenance is not None and now < resource.maintenance.until:
         return f"under maintenance until {resource.maintenance.until.isoformat()} {resource.maintenance.reason}".rstrip()
-    roots = sorted(dependencies_of(name, inventory.resources) & unwell)
     if roots:
-        return f"depends on {', '.join(roots)}, which comes first"
+        return f"depends on {', '.join(sorted(roots))}, which comes first"
     return ""
 
 

@@ -7,10 +7,13 @@ patterns of vendors' tokens. What is found becomes `[masked]`. Ordinary words an
 import base64
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property, lru_cache
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
 MASK = "[masked]"
+TEXTS_KEPT = 4096
+KEPT_LENGTH = 100
 MIN_SECRET_LENGTH = 6
 """Shorter secrets are not masked by value: they would take ordinary words and figures with them."""
 
@@ -97,16 +100,19 @@ class Redactor:
         # The longest first: a secret that contains another one goes as a whole.
         self._secrets = sorted({secret for secret in secrets if len(secret) >= MIN_SECRET_LENGTH}, key=lambda one: (-len(one), one))
         self._shortest = min(map(len, self._secrets), default=0)
-        self._spelled = _spellings(self._secrets)
-        self._escapable = _spellings([secret for secret in self._secrets if _NEVER_ESCAPED.fullmatch(secret) is None])
         self._cores = tuple(core for secret in self._secrets for core in _base64_cores(secret))
         self._patterns = (*_OWN_PATTERNS, *patterns)
+        # Most texts come again and again: the names in a reading, and the words that it holds.
+        self._known_texts = lru_cache(maxsize=TEXTS_KEPT)(self._redacted)
 
     def __repr__(self) -> str:
         return f"Redactor({len(self._secrets)} secrets)"
 
     def text(self, text: str) -> str:
         """The text without secrets. Redacting it again changes nothing."""
+        return self._known_texts(text) if len(text) <= KEPT_LENGTH else self._redacted(text)
+
+    def _redacted(self, text: str) -> str:
         hidden = text.replace(MASK, _HOLE)
         while (less := self._by_pattern(_by_rule(self._by_value(hidden)))) != hidden:
             hidden = less
@@ -137,18 +143,28 @@ class Redactor:
             if shown in walked:
                 # Two keys that differed in their secrets alone.
                 shown = next(f"{shown} ({number})" for number in range(2, len(value) + 2) if f"{shown} ({number})" not in walked)
-            secret = name if isinstance(name, str) and _IS_KEY.fullmatch(name) else key
+            secret = name if isinstance(name, str) and _is_key(name) else key
             walked[shown] = self._walked(item, secret)
         return walked
 
+    # Made when they are first needed: of thousands of secrets it takes seconds.
+    @cached_property
+    def _spelled(self) -> re.Pattern[str]:
+        return _spellings(self._secrets)
+
+    @cached_property
+    def _escapable(self) -> re.Pattern[str] | None:
+        escapable = [secret for secret in self._secrets if _NEVER_ESCAPED.fullmatch(secret) is None]
+        return _spellings(escapable) if escapable else None
+
     def _by_value(self, text: str) -> str:
-        if self._spelled is None or len(text) < self._shortest:
+        if not self._secrets or len(text) < self._shortest:
             return text
         # Looking for a plain secret is cheap, so the pattern of all spellings runs only where there is something.
         plain = any(secret in text for secret in self._secrets)
         if plain or self._is_encoded_in(text):
             text = self._spelled.sub(_HOLE, text)
-        elif self._escapable is not None and "\\" in text:
+        elif "\\" in text and self._escapable is not None:
             text = self._escapable.sub(_HOLE, text)
         if any(core in text for core in self._cores):
             text = _BASE64.sub(lambda match: _HOLE if any(core in match[0] for core in self._cores) else match[0], text)
@@ -168,9 +184,14 @@ class Redactor:
         return text
 
 
-def _spellings(secrets: list[str]) -> re.Pattern[str] | None:
+@lru_cache(maxsize=TEXTS_KEPT)
+def _is_key(name: str) -> bool:
+    return _IS_KEY.fullmatch(name) is not None
+
+
+def _spellings(secrets: list[str]) -> re.Pattern[str]:
     """A pattern of the secrets with each character plain, URL-encoded or escaped as in JSON and SQL."""
-    return re.compile("|".join("".join(map(_any_spelling_of, secret)) for secret in secrets)) if secrets else None
+    return re.compile("|".join("".join(map(_any_spelling_of, secret)) for secret in secrets))
 
 
 def _any_spelling_of(letter: str) -> str:

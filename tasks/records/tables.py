@@ -5,7 +5,7 @@ import re
 from datetime import UTC, datetime
 from typing import Any
 
-from pydantic_core import to_jsonable_python
+from pydantic_core import to_json, to_jsonable_python
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -62,7 +62,11 @@ class Line(TypeDecorator[str]):
 
 def encode_json(value: Any) -> str:
     """JSON that every database takes: ASCII, and null for what is not a number."""
-    return json.dumps(to_jsonable_python(value, inf_nan_mode="null"), allow_nan=False)
+    try:
+        # Ten times as fast: a monitor of thousands of resources writes megabytes of readings a minute.
+        return to_json(value, inf_nan_mode="null").decode("ascii")
+    except ValueError:  # another letter, or half of one
+        return json.dumps(to_jsonable_python(value, inf_nan_mode="null"), allow_nan=False)
 
 
 def _json(name: str, *, nullable: bool = False) -> Column[Any]:
