@@ -20,6 +20,7 @@ from tasks.connecting import Live, live
 from tasks.core.detection import CONFIRMATIONS, Escalation, Track
 from tasks.core.models import Health, Incident
 from tasks.core.parts import Part, Share
+from tasks.core.showing import Board
 from tasks.core.silence import Silences
 from tasks.core.trends import History, joined
 from tasks.planning import prepare_planner
@@ -29,10 +30,11 @@ from tasks.pulse import Pulse
 from tasks.recording import take_over_abandoned
 
 TREND_LENGTH = 20
-PUBLISH_EVERY_SECONDS = 60.0
-KEEP_AFTER_SECONDS = 30.0
-"""By then the run before has been relieved and has left its last readings."""
+REMEDIATIONS_AT_ONCE = 25
+KEEP_EVERY_SECONDS = 75.0
+"""Runs that follow each other each minute leave their readings when they end; one that is killed takes so much with it at most."""
 NEIGHBOUR_IS_GONE_AFTER = timedelta(minutes=2)
+UNWELL = tuple(health for health in Health if health.is_breach)
 SWEEPS_UNTIL_GONE = 1.5
 """A shard that has not swept for so long has its resources watched by the others; both may do so for a moment, one fixes."""
 
@@ -53,16 +55,21 @@ class Watch:
     forgotten: set[str] = field(default_factory=set)
     """Resources whose histories of before this run no longer count."""
     is_joined: bool = False
-    keep_at: float = field(default_factory=lambda: time.monotonic() + KEEP_AFTER_SECONDS)
+    keep_at: float = field(default_factory=lambda: time.monotonic() + KEEP_EVERY_SECONDS)
     keeping: asyncio.Task[None] | None = None
     trends: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=TREND_LENGTH)))
     remediations: dict[str, asyncio.Task[State[Any]]] = field(default_factory=dict)
+    room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(REMEDIATIONS_AT_ONCE))
     publication: asyncio.Task[None] | None = None
     preparation: asyncio.Task[None] | None = None
-    published_at: float = float("-inf")
-    shown: dict[str, tuple[str, str]] = field(default_factory=dict)
+    board: Board = field(init=False)
+    leads: bool = True
+    """Of several monitors of an inventory one shows the table where nothing changes."""
     sweeps: int = 0
     incidents: int = 0
+
+    def __post_init__(self) -> None:
+        self.board = Board(len(self.live.inventory.resources))
 
 
 def _run_name() -> str:
@@ -109,7 +116,7 @@ async def monitor(
         if resources:
             why = await _look(watch, resources, cause, sweep_every_seconds, window_seconds)
         else:
-            await opened.records.take_over_monitor(share.key, watch.run_id, datetime.now(UTC))
+            await _begin(watch)
             await publish_discovery(opened)
             try:
                 why = await _sweep_until_relieved(watch, sweep_every_seconds, window_seconds)
@@ -124,6 +131,14 @@ async def monitor(
             await asyncio.gather(*watch.remediations.values())
         await asyncio.gather(*filter(None, (watch.publication, watch.preparation, watch.keeping)))
     return Completed(message=f"{watch.sweeps} sweeps, {watch.incidents} incident(s); {why}")
+
+
+async def _begin(watch: Watch) -> None:
+    """Take over from the run before, where there is one."""
+    records, key = watch.live.records, watch.share.key
+    before = await records.current_monitor(key)
+    watch.board.swept_before(None if before is None else before[1])
+    await records.take_over_monitor(key, watch.run_id, datetime.now(UTC))
 
 
 async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window_seconds: float) -> str:
@@ -191,14 +206,16 @@ async def _divide(watch: Watch, gone_after: timedelta) -> None:
     others = [Share.of_key(key) for key in keys if key != watch.share.key]
     if any(other.is_beside(watch.share) for other in others):
         keys = await records.monitors_at_work(inventory.name, now - gone_after)
+    watch.leads = watch.share.key == min((*keys, watch.share.key))
     own = watch.share.own(inventory.resources, [Share.of_key(key) for key in keys])
     fresh = own - watch.only
     watch.only = own
     if fresh:
         histories = await records.histories(inventory.name)
         watch.histories |= {name: histories[name] for name in fresh & histories.keys()}
+        watch.board.left({one.resource: one.health for one in await records.statuses(inventory.name) if one.resource in fresh})
     watched = {one.name for one in inventory.resources if any(other.covers(one) for other in others)} - own
-    seen = await records.statuses(inventory.name) if watched else []
+    seen = await records.statuses(inventory.name, UNWELL) if watched else []
     told = {one.resource: Track(health=one.health, since=one.taken_at) for one in seen if one.resource in watched}
     watch.tracks = {name: track for name, track in watch.tracks.items() if name in own} | told
 
@@ -228,9 +245,14 @@ def _start(watch: Watch, incident: Incident) -> None:
     get_run_logger().warning("incident: %s is %s: %s", incident.resource, incident.health, incident.summary)
     with tags("evenkeel", incident.resource, str(incident.health).lower()):  # a subflow has no tags of its deployment
         # The task copies the context, and with it the tags and the surrounding clients.
-        watch.remediations[incident.resource] = asyncio.ensure_future(
-            remediate(incident.resource, watch.live.inventory.name, incident, watch.autonomy, return_state=True)
-        )
+        watch.remediations[incident.resource] = asyncio.create_task(_remediate(watch, incident))
+
+
+async def _remediate(watch: Watch, incident: Incident) -> State[Any]:
+    """Begun as soon as there is room: an outage of a thousand servers must not end in a thousand runs that wait for each other."""
+    async with watch.room:
+        state: State[Any] = await remediate(incident.resource, watch.live.inventory.name, incident, watch.autonomy, return_state=True)
+    return state
 
 
 def _collect(watch: Watch) -> None:
@@ -255,7 +277,7 @@ def _keep_histories(watch: Watch) -> None:
         watch.keeping.result()
         watch.keeping = None
     if watch.keeping is None and time.monotonic() >= watch.keep_at:
-        watch.keep_at = time.monotonic() + PUBLISH_EVERY_SECONDS
+        watch.keep_at = time.monotonic() + KEEP_EVERY_SECONDS
         watch.keeping = asyncio.create_task(_hand_over(watch))
 
 
@@ -271,19 +293,20 @@ async def _hand_over(watch: Watch) -> None:
 
 
 def _publish(watch: Watch, found: Sweep) -> None:
-    """Publish the status when it changed or is a minute old, beside the sweeps and not before them."""
+    """Keep and show the status when it changed or is old, beside the sweeps and not before them."""
     states = dict(found.detection.held_back) | dict.fromkeys(watch.remediations, "remediation under way")
     for observation in found.observations:
         headline = observation.reading.values.get(watch.live.catalog.probes[observation.kind].headline)
         if isinstance(headline, int | float):
             watch.trends[observation.resource].append(float(headline))
-    shown = {one.resource: (one.health.value, states.get(one.resource, "")) for one in found.observations}
+    seen = {one.resource: (one.health, states.get(one.resource, "")) for one in found.observations}
     if watch.publication is not None:
         if not watch.publication.done():
             return
         watch.publication.result()
-    if shown == watch.shown and time.monotonic() - watch.published_at < PUBLISH_EVERY_SECONDS:
+    due = watch.board.due(seen, seconds=time.monotonic(), moment=datetime.now(UTC), leads=watch.leads)
+    if due == "nothing":
         return
-    watch.shown, watch.published_at = shown, time.monotonic()
     trends = {name: tuple(values) for name, values in watch.trends.items()}
-    watch.publication = asyncio.create_task(published(publish_status(watch.live, found.observations, trends, states)))
+    publishing = publish_status(watch.live, found.observations, trends, states, as_table=due == "show")
+    watch.publication = asyncio.create_task(published(publishing))

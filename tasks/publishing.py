@@ -39,14 +39,21 @@ async def published(publication: Awaitable[None]) -> None:
 
 
 async def publish_status(
-    live: Live, observations: Sequence[Observation], history: Mapping[str, Sequence[float]], states: Mapping[str, str]
+    live: Live,
+    observations: Sequence[Observation],
+    history: Mapping[str, Sequence[float]],
+    states: Mapping[str, str],
+    *,
+    as_table: bool = True,
 ) -> None:
-    """Keep the status of what was observed, and show one table of the whole inventory, what is worst first.
+    """Keep the status of what was observed; `as_table`: and show one table of the whole inventory, what is worst first.
 
     What another monitor watches stands there as that one left it.
     """
     name, probes = live.inventory.name, live.catalog.probes
     await live.records.save_statuses(name, [_status(one, probes[one.kind].headline) for one in observations])
+    if not as_table:
+        return
     shown = {
         one.resource: (one.health, status_row(one, probes[one.kind].headline, history.get(one.resource, ()), states.get(one.resource, "")))
         for one in observations

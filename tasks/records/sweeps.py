@@ -1,11 +1,12 @@
 """What monitors leave for each other: the status of every resource, its last readings, and which run watches."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select, update
 
+from tasks.core.models import Health
 from tasks.core.parts import SHARE
 from tasks.core.trends import History
 from tasks.records.database import Database
@@ -38,10 +39,12 @@ class Sweeps:
                 await connection.execute(upsert.on_conflict_do_update(index_elements=["inventory", "resource"], set_=changed), rows)
         return len(rows)
 
-    async def statuses(self, inventory: str) -> list[Status]:
-        """The status of every resource that was ever seen, by name."""
+    async def statuses(self, inventory: str, health: Collection[Health] = ()) -> list[Status]:
+        """The status of every resource that was ever seen, or of those in one of these states, by name."""
         columns = [statuses.c[name] for name in Status.model_fields]
         query = select(*columns).where(statuses.c.inventory == inventory).order_by(statuses.c.resource)
+        if health:
+            query = query.where(statuses.c.health.in_([one.value for one in health]))
         async with self._database.begin() as connection:
             return [Status.model_validate(dict(row)) for row in (await connection.execute(query)).mappings()]
 
@@ -89,9 +92,13 @@ class Sweeps:
         return None if row is None else (row.run_id, row.last_sweep_at)
 
     async def monitors_at_work(self, inventory: str, since: datetime) -> list[str]:
-        """The keys of `tasks.core.parts.Share` of the inventory's monitors that have swept since then."""
+        """The keys of `tasks.core.parts.Share` of the inventory's monitors that have swept since then, or began to watch.
+
+        Who has only begun counts, so that monitors that start together divide the inventory at once.
+        """
         own = (monitors.c.inventory == inventory) | monitors.c.inventory.startswith(f"{inventory}/{SHARE}/", autoescape=True)
-        query = select(monitors.c.inventory).where(own, monitors.c.last_sweep_at >= since).order_by(monitors.c.inventory)
+        began = (monitors.c.run_id != NOBODY) & (monitors.c.taken_over_at >= since)
+        query = select(monitors.c.inventory).where(own, (monitors.c.last_sweep_at >= since) | began).order_by(monitors.c.inventory)
         async with self._database.begin() as connection:
             return [row.inventory for row in await connection.execute(query)]
 
