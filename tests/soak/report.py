@@ -36,6 +36,8 @@ MOST_ROWS = 8
 """Tables that the plot shows."""
 DOTS_PER_INCH = 120
 INK = "#22313a"
+LEGEND: dict[str, Any] = {"fontsize": 7, "frameon": False, "ncols": 3, "loc": "upper center", "bbox_to_anchor": (0.5, -0.1)}
+"""Below the plot, where no line is."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def _lines(axes: "Axes", title: str, found: Mapping[str, Sequence[Point]], *, is
     if is_logarithmic:
         axes.set_yscale("symlog")
     _dress(axes, title)
-    axes.legend(fontsize=7, frameon=False, ncols=2)
+    axes.legend(**LEGEND)
 
 
 def _times(axes: "Axes", trials: Sequence[Trial]) -> None:
@@ -247,7 +249,7 @@ def _times(axes: "Axes", trials: Sequence[Trial]) -> None:
             axes.plot(*zip(*points, strict=True), "o", markersize=4, label=service)
     _dress(axes, "seconds from injection to healthy")
     axes.set_ylim(bottom=0)
-    axes.legend(fontsize=7, frameon=False)
+    axes.legend(**LEGEND)
 
 
 def _dress(axes: "Axes", title: str) -> None:
