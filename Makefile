@@ -7,7 +7,7 @@ LAB ?= processes
 MCP_ARGS ?= --http
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-gcp up mcp mcp-clients pool-workers lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean first-hour
+.PHONY: help install demo demo-gcp up up-scale mcp mcp-clients pool-workers lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean first-hour
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ demo-gcp: .venv/lab ## the same in a simulated Google Cloud project; DEMO_ARGS=-
 
 up: .venv/lab ## run server, schedules and lab until Ctrl-C, and print the UI's address; LAB=containers for servers in Docker, LAB=cloud for Google Cloud besides
 	@$(BIN)/python -m compose.up --directory $(STATE) --lab $(LAB)
+
+up-scale: .venv/lab ## the same with Prefect's server in parts, Redis between them, and workers of two pools
+	@$(BIN)/python -m compose.scale --directory $(STATE)
 
 mcp: .venv/lab ## serve the lab of a running `make up` over MCP by HTTP; MCP_ARGS="--inventory NAME --http" for another inventory
 	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api} $(BIN)/python -m flows.mcp_serve $(MCP_ARGS)
