@@ -81,7 +81,7 @@ $(POOL_WORKERS)/installed: constraints.txt | .venv/lab
 
 pool-workers: $(POOL_WORKERS)/installed ## install the workers for Docker, Kubernetes and Cloud Run apart, for the tests that use them if they are there
 
-lab: .venv/lab ## start the lab in containers and leave it running; LAB_ARGS=--with-prefect for what keeps it healthy as well
+lab: .venv/lab ## start the lab in containers and leave it running; LAB_ARGS=--with-prefect for what keeps it healthy as well, --scale for that in parts
 	@$(BIN)/python -m compose.container_lab up --directory $(STATE)/lab-containers $(LAB_ARGS)
 
 lab-down: .venv/lab ## remove the lab's containers, networks and volumes

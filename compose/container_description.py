@@ -31,13 +31,24 @@ CONTAINERS = {
 """Compose service -> name of its container among the inventory's resources."""
 
 
+class Scale(Model):
+    """What the profile `scale` has besides: the same server in parts, and a worker in each of two pools."""
+
+    worker_port: int
+    """Where the second pool's worker answers that it is well."""
+    broker: Login
+    auth: Login
+    """What the server asks of everybody."""
+
+
 class Prefect(Model):
-    """What keeps the lab healthy when it runs in containers too, by the profile `prefect`."""
+    """What keeps the lab healthy when it runs in containers too, by the profile `prefect` or `scale`."""
 
     port: int
     worker_port: int
     """Where the worker answers that it is well."""
     database: Login
+    scale: Scale
 
     @property
     def url(self) -> str:
@@ -101,7 +112,7 @@ def prepare_container_lab(directory: Path, project: str) -> ContainerLab:
 
 
 def _new(directory: Path, project: str) -> ContainerLab:
-    names = (*SERVICES, "tls", "prefect", "worker")
+    names = (*SERVICES, "tls", "prefect", "worker", "second-worker")
     port = dict(zip(names, free_ports(len(names)), strict=True))
     config = directory / "config"
     return ContainerLab(
@@ -110,5 +121,10 @@ def _new(directory: Path, project: str) -> ContainerLab:
         project=project,
         services=SERVICES,
         **new_servers(port, cache_config=config / "cache" / "redis.conf", web_config=config / "web" / "nginx.conf"),
-        prefect=Prefect(port=port["prefect"], worker_port=port["worker"], database=new_login("prefect")),
+        prefect=Prefect(
+            port=port["prefect"],
+            worker_port=port["worker"],
+            database=new_login("prefect"),
+            scale=Scale(worker_port=port["second-worker"], broker=new_login("prefect"), auth=new_login("evenkeel")),
+        ),
     )

@@ -9,6 +9,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from compose.balancer import balancer_configuration
+from compose.broker import DURABLE, broker_settings, broker_url
 from compose.cache import CONFIGURATION as CACHE_CONFIGURATION
 from compose.container_description import ContainerLab
 from compose.control_plane import SERVER_SETTINGS
@@ -45,6 +47,10 @@ PREFECT_OWNER = "ALTER DATABASE postgres RENAME TO {username};\nALTER DATABASE {
 MODEL_VARIABLES = ("GEMINI_API_KEY", "GEMINI_MODEL", "GEMINI_BASE_URL", "GOOGLE_GEMINI_BASE_URL")
 
 CACHE_HEALTH = "user health reset on nopass +ping\n"
+
+API_REPLICAS = ("prefect-api:4200", "prefect-api-replica:4200")
+BROKER_CONFIGURATION = f"bind *\nport 6379\ndir /var/lib/redis\n{DURABLE}{CACHE_HEALTH}"
+BALANCER_MAIN = "user www-data;\npid /run/nginx.pid;\nerror_log /dev/stderr notice;"
 
 WEB_CONFIGURATION = """\
 # Written at each `up` of the lab.
@@ -95,8 +101,8 @@ def write_files(lab: ContainerLab, database_volume: str) -> None:
 
     `database_volume` is where the engine keeps the database's data.
     """
-    given = ("database", "app", "prefect-database", "prefect-server", "worker")
-    for directory in (*map(lab.config, ("database", "cache", "web")), *map(lab.secrets, given)):
+    given = ("database", "app", "prefect-database", "prefect-server", "worker", "broker", "scale-server", "scale-worker")
+    for directory in (*map(lab.config, ("database", "cache", "web", "balancer")), *map(lab.secrets, given)):
         directory.mkdir(parents=True, exist_ok=True)
     # Redis replaces its own configuration, and has a user id of its own.
     lab.config("cache").chmod(0o777)
@@ -117,9 +123,21 @@ def write_files(lab: ContainerLab, database_volume: str) -> None:
     # The key of a model is given on when the inventory is saved.
     model = {name: os.environ[name] for name in MODEL_VARIABLES if os.environ.get(name)}
     _write(lab.secrets("worker") / "logins.env", _lines(model))
+    _write_scale_files(lab, server, model)
     write_private(
         lab.compose_environment, "".join(f"{name}={value}\n" for name, value in compose_environment(lab, database_volume).items())
     )
+
+
+def _write_scale_files(lab: ContainerLab, server: Mapping[str, str], model: Mapping[str, str]) -> None:
+    """What the parts of the profile `scale` are given besides: each other's logins, and the auth string of everybody."""
+    scale = lab.prefect.scale
+    auth = f"{scale.auth.username}:{scale.auth.password}"
+    _write(lab.secrets("broker") / "redis.conf", BROKER_CONFIGURATION.format(**scale.broker.model_dump()))
+    parts = {**server, **broker_settings(broker_url("prefect-broker", 6379, scale.broker)), "PREFECT_SERVER_API_AUTH_STRING": auth}
+    _write(lab.secrets("scale-server") / "logins.env", _lines(parts))
+    _write(lab.secrets("scale-worker") / "logins.env", _lines({**model, "PREFECT_API_AUTH_STRING": auth}))
+    _write(lab.config("balancer") / "nginx.conf", balancer_configuration("4200", API_REPLICAS, BALANCER_MAIN))
 
 
 def compose_environment(lab: ContainerLab, database_volume: str) -> dict[str, str]:
@@ -135,6 +153,7 @@ def compose_environment(lab: ContainerLab, database_volume: str) -> dict[str, st
         "TRAFFIC_PORT": str(lab.traffic.port),
         "PREFECT_PORT": str(lab.prefect.port),
         "WORKER_PORT": str(lab.prefect.worker_port),
+        "SECOND_WORKER_PORT": str(lab.prefect.scale.worker_port),
         "ENGINE_SOCKET": str(lab.control),
         "COMPOSE_DIRECTORY": str(Path(__file__).parent),
         "DATABASE_VOLUME": database_volume,

@@ -1,6 +1,7 @@
 """The inventory of the lab in containers: that of a lab of processes, with each server's container as a resource that it depends on."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,11 @@ from compose.compose_tool import COMPOSE_FILE
 from compose.container_description import CONTAINERS, ContainerLab
 from compose.container_project import volume_path
 from compose.description import write_private
-from compose.inventory import environment, inventory
+from compose.inventory import environment, in_pools, inventory
 
+POOL = "data"
+OF_THE_POOL = ("shop-db", "shop-cache", CONTAINERS["database"], CONTAINERS["cache"])
+"""What the second worker of the profile `scale` watches."""
 SERVICES = {"shop-db": "database", "shop-cache": "cache", "shop-web": "web", "shop-app": "app"}
 """Resource -> compose service that it is."""
 GROWTH = 2
@@ -19,9 +23,14 @@ GROWTH = 2
 MOST_REPLICAS = 4
 
 
-def write_container_inventory(lab: ContainerLab) -> None:
-    """Write DIR/inventory.yaml, which names variables in place of passwords, and DIR/lab.env with their values (mode 0600)."""
-    text = yaml.safe_dump(container_inventory(lab), sort_keys=False, width=120)
+def write_container_inventory(lab: ContainerLab, pools: Mapping[str, str] | None = None) -> None:
+    """Write DIR/inventory.yaml, which names variables in place of passwords, and DIR/lab.env with their values (mode 0600).
+
+    `pools`: resource -> the work pool that watches it, where that is not the default one.
+    """
+    document = container_inventory(lab)
+    document["resources"] = in_pools(document["resources"], pools or {})
+    text = yaml.safe_dump(document, sort_keys=False, width=120)
     write_private(
         lab.inventory_path, f"# The lab's containers. Written at each `up`; passwords are in {lab.environment_path.name}.\n{text}"
     )

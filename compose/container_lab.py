@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Literal
 
 import httpx
 
@@ -15,7 +16,7 @@ from compose.cli import run_until_done
 from compose.compose_tool import compose
 from compose.container_description import PROJECT, ContainerLab, load_container_lab, prepare_container_lab
 from compose.container_files import write_files
-from compose.container_inventory import settings_path, write_container_inventory
+from compose.container_inventory import OF_THE_POOL, POOL, settings_path, write_container_inventory
 from compose.container_project import owner, remove_project, running_containers, states, volume_path
 from compose.description import LabError, save
 from compose.engine import ensure_base_image
@@ -26,7 +27,24 @@ IMAGES = ("database", "app", "web", "cache")
 BUILD_SECONDS = 600.0
 UP_SECONDS = 120.0
 PREFECT_SECONDS = 240.0
-PREFECT_SERVICES = ("prefect-database", "prefect-server", "prefect-setup", "prefect-worker")
+SERVICES_OF = {
+    "prefect": ("prefect-database", "prefect-server", "prefect-setup", "prefect-worker"),
+    "scale": (
+        "prefect-database",
+        "prefect-broker",
+        "prefect-api",
+        "prefect-api-replica",
+        "prefect-services",
+        "prefect-balancer",
+        "scale-setup",
+        "scale-worker",
+        "scale-second-worker",
+    ),
+}
+"""Profile -> the services with which it keeps the lab healthy."""
+BUILT_FOR = {"prefect": "prefect-server", "scale": "prefect-api"}
+"""Profile -> the service that evenkeel's image is built for."""
+Profile = Literal["prefect", "scale"]
 READY_SECONDS = 60.0
 REGISTER_SECONDS = 90.0
 
@@ -114,12 +132,16 @@ async def _problem(client: httpx.AsyncClient, page: str) -> str:
     return "" if response.is_success else f"{page}: {response.status_code} {response.text[:200]}"
 
 
-async def start_prefect(lab: ContainerLab) -> None:
-    """Start what keeps the lab healthy, as containers too: Prefect's server, the worker and every deployment. LabError as above."""
+async def start_prefect(lab: ContainerLab, profile: Profile = "prefect") -> None:
+    """Start what keeps the lab healthy, as containers too: Prefect's server, the worker and every deployment. LabError as above.
+
+    `scale`: the server in parts, and two workers, of which the second watches database and cache from a pool of its own.
+    """
+    write_container_inventory(lab, dict.fromkeys(OF_THE_POOL, POOL) if profile == "scale" else None)
     with doing("build evenkeel's image"):
-        await compose(lab, "build", "--quiet", "prefect-server", seconds=BUILD_SECONDS, profiles=("prefect",))
-    with doing("start Prefect's server and the worker, save the inventory, apply the deployments"):
-        await compose(lab, "up", "--detach", *PREFECT_SERVICES, seconds=PREFECT_SECONDS, profiles=("prefect",))
+        await compose(lab, "build", "--quiet", BUILT_FOR[profile], seconds=BUILD_SECONDS, profiles=(profile,))
+    with doing("start Prefect's server and its workers, save the inventory, apply the deployments"):
+        await compose(lab, "up", "--detach", *SERVICES_OF[profile], seconds=PREFECT_SECONDS, profiles=(profile,))
 
 
 async def register(lab: ContainerLab) -> None:
@@ -141,13 +163,15 @@ async def register(lab: ContainerLab) -> None:
         raise LabError(f"registering the inventory failed:\n{output.decode(errors='replace')[-1500:]}")
 
 
-async def _up(directory: Path, project: str, *, with_prefect: bool) -> int:
+async def _up(directory: Path, project: str, profile: Profile | None) -> int:
     began = time.monotonic()
     lab = await start_container_lab(directory, project)
     console.print(f"[bold]healthy after {time.monotonic() - began:.1f} s[/bold]")
-    if with_prefect:
-        await start_prefect(lab)
+    if profile is not None:
+        await start_prefect(lab, profile)
         console.print(f"[bold]The Prefect UI: {lab.prefect.url}[/bold]")
+        if profile == "scale":
+            console.print(f"it asks for the auth string, which is in {lab.secrets('scale-worker') / 'logins.env'}")
     elif os.environ.get("PREFECT_API_URL"):
         with doing("register the inventory"):
             await register(lab)
@@ -168,7 +192,7 @@ async def _show(lab: ContainerLab) -> None:
 async def _run(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "up":
-            return await _up(arguments.directory, arguments.project, with_prefect=arguments.with_prefect)
+            return await _up(arguments.directory, arguments.project, arguments.profile)
         case "down":
             console.print("removed" if await stop_container_lab(arguments.directory, arguments.project) else "nothing was left of it")
         case _:
@@ -183,8 +207,11 @@ def main() -> int:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     up = commands.add_parser("up", help="build and start it, wait until it is healthy, register it where PREFECT_API_URL is set")
+    how = up.add_mutually_exclusive_group()
     with_prefect = "Prefect's server and worker in containers as well; the worker gets the engine's socket"
-    up.add_argument("--with-prefect", action="store_true", help=with_prefect)
+    how.add_argument("--with-prefect", action="store_const", dest="profile", const="prefect", help=with_prefect)
+    scale = "the same with the server in parts: two replicas of its API, services, Redis; and with workers of two pools"
+    how.add_argument("--scale", action="store_const", dest="profile", const="scale", help=scale)
     down = commands.add_parser("down", help="remove its containers, networks and volumes")
     status = commands.add_parser("status", help="show the state of each container")
     for command in (up, down):

@@ -1,7 +1,9 @@
 """What the lab in containers writes, and what its compose.yaml says; none of it needs an engine."""
 
+import json
 import re
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import yaml
 from blocks.inventory_file import parse_inventory
 from blocks.register import read_environment_file
 from blocks.schema import Kind
-from compose.compose_tool import COMPOSE_FILE
+from compose.compose_tool import COMPOSE_FILE, compose_command
 from compose.container_description import CONTAINERS, ContainerLab, load_container_lab, prepare_container_lab
 from compose.container_files import compose_environment, write_files
-from compose.container_inventory import write_container_inventory
+from compose.container_inventory import OF_THE_POOL, POOL, write_container_inventory
+from compose.container_lab import SERVICES_OF
 from compose.description import LabError, Login
 
 VOLUME = "/var/lib/docker/volumes/shop_database/_data"
@@ -35,7 +38,8 @@ def described() -> dict[str, Any]:
 
 
 def logins(lab: ContainerLab) -> list[Login]:
-    return [*lab.database.logins.values(), *lab.cache.logins.values(), lab.prefect.database]
+    prefect = lab.prefect
+    return [*lab.database.logins.values(), *lab.cache.logins.values(), prefect.database, prefect.scale.broker, prefect.scale.auth]
 
 
 def test_every_variable_of_the_compose_file_is_written(prepared: ContainerLab) -> None:
@@ -47,7 +51,8 @@ def test_every_variable_of_the_compose_file_is_written(prepared: ContainerLab) -
 def test_passwords_stand_only_where_a_server_reads_them(prepared: ContainerLab) -> None:
     assert stat.S_IMODE(prepared.directory.stat().st_mode) == 0o700
     write_container_inventory(prepared)
-    open_to_all = (prepared.compose_environment, prepared.inventory_path, *prepared.config("database").iterdir(), prepared.web.config_path)
+    servers = (*prepared.config("database").iterdir(), *prepared.config("balancer").iterdir(), prepared.web.config_path)
+    open_to_all = (prepared.compose_environment, prepared.inventory_path, *servers)
     for path in open_to_all:
         assert not [login.username for login in logins(prepared) if login.password in path.read_text(encoding="utf-8")], path
     assert len({login.password for login in logins(prepared)}) == len(logins(prepared))
@@ -80,6 +85,30 @@ def test_the_inventory_can_be_registered(prepared: ContainerLab) -> None:
             assert own in resource.depends_on
 
 
+def test_database_and_cache_are_watched_from_a_pool_of_their_own(prepared: ContainerLab) -> None:
+    write_container_inventory(prepared, dict.fromkeys(OF_THE_POOL, POOL))
+    environment = read_environment_file(prepared.environment_path.read_text(encoding="utf-8"))
+    resources = parse_inventory(prepared.inventory_path.read_text(encoding="utf-8"), environment).inventory.resources
+    assert {one.name for one in resources if one.pool == POOL} == set(OF_THE_POOL)
+    assert {one.pool for one in resources} == {POOL, None}
+    with pytest.raises(LabError, match="pools: the inventory has no resource 'shop-cahce'"):
+        write_container_inventory(prepared, {"shop-cahce": POOL})
+
+
+@pytest.mark.parametrize("profile", SERVICES_OF)
+def test_compose_takes_the_file_with_each_profile(prepared: ContainerLab, profile: str) -> None:
+    options = (f"--env-file={prepared.compose_environment}", f"--file={COMPOSE_FILE}", f"--profile={profile}")
+    command = [*compose_command(), *options, "config", "--format=json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    assert services.keys() == {*CONTAINERS, *SERVICES_OF[profile]}
+    assert not [login.username for login in logins(prepared) if login.password in done.stdout]
+    for name in SERVICES_OF[profile]:
+        assert services[name].keys() & {"networks", "network_mode"}, name
+        assert set(services[name].get("depends_on", ())) <= set(SERVICES_OF[profile]), name
+
+
 def test_what_debians_postgresql_does_not_know_is_left_out(prepared: ContainerLab) -> None:
     roles = (prepared.secrets("database") / "roles.sql").read_text(encoding="utf-8")
     assert "GRANT pg_monitor, pg_signal_backend, pg_read_all_data TO" in roles
@@ -96,7 +125,7 @@ def test_every_service_is_bounded_checked_and_local(described: dict[str, Any]) -
             own = f"compose/{build}/Dockerfile" if isinstance(build, str) else build["dockerfile"]
             dockerfile = COMPOSE_FILE.parent.parent / own
             assert re.search(r"^FROM debian:bookworm-slim$", dockerfile.read_text(encoding="utf-8"), re.MULTILINE), name
-        if name == "prefect-setup":  # runs once
+        if name.endswith("-setup"):  # runs once
             continue
         assert service["restart"] == "unless-stopped", name
         assert service["mem_limit"], name
