@@ -7,7 +7,7 @@ LAB ?= processes
 MCP_ARGS ?= --http
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-gcp up up-scale mcp mcp-clients pool-workers lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean first-hour
+.PHONY: help install demo demo-gcp up up-scale mcp mcp-clients test-pools lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean first-hour
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -79,7 +79,8 @@ $(POOL_WORKERS)/installed: constraints.txt | .venv/lab
 		|| $(POOL_WORKERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt prefect prefect-docker prefect-gcp prefect-kubernetes
 	@touch $@
 
-pool-workers: $(POOL_WORKERS)/installed ## install the workers for Docker, Kubernetes and Cloud Run apart, for the tests that use them if they are there
+test-pools: .venv/dev $(POOL_WORKERS)/installed ## what the workers for Docker, Kubernetes and Cloud Run make of a pool; with a container engine, a run in Docker
+	@$(BIN)/python -m pytest tests/blocks/each_worker.py tests/flows/in_docker.py $(PYTEST_ARGS)
 
 lab: .venv/lab ## start the lab in containers and leave it running; LAB_ARGS=--with-prefect for what keeps it healthy as well, --scale for that in parts
 	@$(BIN)/python -m compose.container_lab up --directory $(STATE)/lab-containers $(LAB_ARGS)

@@ -1,6 +1,7 @@
 """What each kind of worker makes of its pool's defaults, as JSON: `.venv/pool-workers/bin/python -m tests.pool_workers IMAGE`.
 
-Run by the interpreter of `make pool-workers`, which has all kinds of workers installed. Nothing is asked of a server or a cluster.
+Run by an interpreter of its own, which `make test-pools` makes and which has all kinds of workers installed. Nothing is asked of a
+server or a cluster.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ SCALARS = {"str": str, "int": int, "bool": bool}
 async def rendered(kind: str, image: str) -> dict[str, Any]:
     """The configuration of one run, as the worker of this kind would hand it on."""
     worker = BaseWorker.get_worker_class_from_type(TYPES[kind])
-    assert worker is not None, f"no worker for {kind} is installed: make pool-workers"
+    assert worker is not None, f"no worker for {kind} is installed: make test-pools"
     template = with_defaults(worker.get_default_base_job_template(), job_variables(kind, image))
     async with get_client() as client:
         configuration = await worker.job_configuration.from_template_and_values(template, {}, client=client)
