@@ -11,6 +11,8 @@ from tasks.core.nginx_config import ConfigError, upstream_servers
 
 KNOWN_GOOD = "known-good"
 """Name of the copy of the last configuration that served well."""
+GOOD_BEFORE = "good-before"
+"""Name of the copy of what had served well until a tool edited it: where the edit is taken back, it is the one that served well again."""
 REPLACED = "replaced"
 """Name of the copy of what a tool replaced, with which it is undone."""
 GOOD_AFTER_SECONDS = 60.0

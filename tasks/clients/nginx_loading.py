@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tasks.clients.config_file import ConfigFile, Content, discard
 from tasks.clients.nginx import NginxClient
-from tasks.clients.nginx_configuration import KNOWN_GOOD
+from tasks.clients.nginx_configuration import GOOD_BEFORE, KNOWN_GOOD
 from tasks.clients.nginx_processes import Processes
 from tasks.core.errors import NotApplicable, ToolFailed, Unreachable
 
@@ -15,12 +15,19 @@ Check = Callable[[Processes], None]
 
 
 async def load_text(
-    client: NginxClient, file: ConfigFile, content: Content, text: str, before: Processes, check: Check | None = None
+    client: NginxClient,
+    file: ConfigFile,
+    content: Content,
+    text: str,
+    before: Processes,
+    check: Check | None = None,
+    *,
+    takes_back: bool = False,
 ) -> Processes:
     """Test the text, put it in the file's place, load it, and answer the new processes. Call it under the file's lock.
 
     However this ends, the file is whole and fits what is loaded: where new workers don't come, or `check` objects, the old content is
-    back and loaded.
+    back and loaded. `takes_back`: the text stood there before, and served well now only if it did so then.
     """
     await _put_in_place(client, file, content, text, before)
     try:
@@ -33,7 +40,11 @@ async def load_text(
         with contextlib.suppress(NotApplicable, Unreachable):
             await client.signal_master(before)
         raise
-    if file.kept(KNOWN_GOOD) == content.text:
+    if takes_back:
+        if file.kept(GOOD_BEFORE) == text:
+            file.keep(KNOWN_GOOD, file.read())
+    elif file.kept(KNOWN_GOOD) == content.text != text:
+        file.keep(GOOD_BEFORE, content)
         file.keep(KNOWN_GOOD, file.read())  # an edit of what served well
     return after
 

@@ -172,7 +172,7 @@ async def _take_back(client: NginxClient, file: ConfigFile, content: Content, be
             file.put(draft)
     finally:
         discard(draft)
-    after = before if error is not None else await load_text(client, file, content, text, before)
+    after = before if error is not None else await load_text(client, file, content, text, before, takes_back=True)
     return Change(before=state, after=_config_state(client, after, file.read(), error))
 
 

@@ -99,6 +99,9 @@ async def test_a_loaded_change_is_reverted_and_its_undo_loads_it_again(nginx: Ng
     await nginx_revert_config(client, RevertConfig.model_validate(change.undo))
     assert (await nginx.page()).status_code == 503
     assert nginx.config_path.read_bytes() == changed
+    assert (await measure(client, client.resource)).values["config_known_good"] is False, "what was taken back to did not serve well"
+    await nginx_revert_config(client, RevertConfig())
+    assert (await nginx.page()).status_code == 200
 
 
 async def test_there_is_nothing_to_revert_to_or_to_take_back(nginx: NginxUnderTest) -> None:
@@ -131,14 +134,17 @@ async def test_an_upstreams_server_is_corrected_with_its_parameters_and_taken_ba
     assert (await nginx.page("/page")).status_code == 502
     seen = (await measure(client, client.resource)).values
     assert (seen["undeclared_servers"], seen["unused_servers"]) == ({"shop": [ELSEWHERE]}, {"shop": [right, "127.0.0.1:1"]})
-    master = nginx.master().pid
+    master, copy = nginx.master().pid, nginx.config_path.with_name(".nginx.conf.known-good")
+    copy.write_bytes(wrong)
     change = await nginx_set_upstream(client, SetUpstream(upstream="shop", server=right))
+    assert copy.read_bytes() == nginx.config_path.read_bytes(), "an edit of what served well"
     assert f"server {right} max_fails=3;" in nginx.config_path.read_text()
     assert (await nginx.page("/page")).status_code != 502
     assert nginx.master().pid == master
     assert (change.before["upstream_servers"], change.after["upstream_servers"]) == ([ELSEWHERE], [right])
     await nginx_revert_config(client, RevertConfig.model_validate(change.undo))
     assert nginx.config_path.read_bytes() == wrong
+    assert copy.read_bytes() == wrong
     assert (await nginx.page("/page")).status_code == 502
 
 
