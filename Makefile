@@ -7,7 +7,7 @@ LAB ?= processes
 MCP_ARGS ?= --http
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-gcp up up-scale mcp mcp-clients test-pools lab lab-down test test-slow scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean first-hour
+.PHONY: help install demo demo-gcp up up-scale mcp mcp-clients test-pools lab lab-down test test-slow test-own-parts scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean first-hour
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,9 @@ test: .venv/dev ## run the tests on real servers
 
 test-slow: .venv/dev ## run the long tests: a failing and a hijacked model, approvals in the UI, a killed monitor, notifications
 	@$(BIN)/python -m pytest -n 3 -p tests.dealing -m slow $(PYTEST_ARGS)
+
+test-own-parts: .venv/dev ## kill Prefect's server, databases, broker, workers and runs, fill the disk, turn the clock: what becomes of what is being healed
+	@$(BIN)/python -m pytest tests/own_parts/test_*.py tests/own_parts/longer.py $(PYTEST_ARGS)
 
 scenarios: .venv/dev ## try the whole catalogue of faults on real servers; build/scenarios.json
 	@$(BIN)/python -m tests.scenarios --directory $(STATE) $(SCENARIOS_ARGS)

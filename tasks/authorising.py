@@ -21,7 +21,7 @@ from tasks.records.repository import Records
 
 STOP_VARIABLE = "evenkeel_stop"
 STOP_READ_SECONDS = 3.0
-STOP_PATIENCE_SECONDS = 30.0
+STOP_PATIENCE_SECONDS = 60.0
 """Prefect's server is back from a restart by then; meanwhile nothing is changed, and nobody need be called for it."""
 STOP_RETRY_SECONDS = 0.5
 

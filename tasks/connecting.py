@@ -35,6 +35,7 @@ from tasks.clients.postgres import PostgresClient
 from tasks.clients.redis_server import RedisClient, open_redis
 from tasks.clients.runtime import open_runtime
 from tasks.clients.web import WebClient
+from tasks.console import outlive_reader
 from tasks.core.errors import EvenkeelError, ProbeBroken
 from tasks.core.redaction import Redactor
 from tasks.google_clients import GoogleClients
@@ -159,6 +160,7 @@ async def live(inventory: str) -> AsyncIterator[Live]:
     if surrounding is not None and surrounding.inventory.name == inventory:
         yield surrounding
         return
+    outlive_reader()
     loaded, configured_at = await load_dated_inventory(inventory)
     async with AsyncExitStack() as stack:
         records_url = await load_records_url()
