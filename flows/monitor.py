@@ -14,12 +14,11 @@ from prefect import flow, get_run_logger, runtime, tags
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from blocks.dependencies import dependencies_of
 from flows.remediate import AutonomyChoice, remediate
 from tasks.connecting import Live, live
 from tasks.core.detection import CONFIRMATIONS, Escalation, Track
 from tasks.core.models import Health, Incident
-from tasks.core.parts import Part, Share
+from tasks.core.parts import Part, Share, within_reach
 from tasks.core.showing import Board
 from tasks.core.silence import Silences
 from tasks.core.trends import History, joined
@@ -165,7 +164,7 @@ async def _look(watch: Watch, resources: list[str], cause: str, sweep_every_seco
     """Sweep what there is a cause to look at; what is well at first may not be a moment later."""
     known = watch.live.inventory.resources
     asked = {watch.live.inventory.resource(name).name for name in resources}
-    watch.only = frozenset(asked.union(*(dependencies_of(name, known) for name in asked)))
+    watch.only = frozenset(asked.union(*(within_reach(name, known) for name in asked)))
     if cause:
         now = datetime.now(UTC)
         watch.tracks = {name: Track(health=Health.UNKNOWN, since=now, breaches=CONFIRMATIONS - 1) for name in asked}

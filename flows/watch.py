@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 from blocks.alerts import load_alerts
+from blocks.schema import Inventory
 from flows.monitor import monitor
 from flows.remediate import AutonomyChoice
 from tasks.alerts import Receiver, receiving
@@ -32,7 +33,11 @@ BURST = 10
 
 @flow(name="watch", flow_run_name="Watch the events of {inventory}", persist_result=False)
 async def watch(
-    inventory: str = "lab", window_seconds: float = 3600, looks_per_minute: float = 30, autonomy: AutonomyChoice = "as configured"
+    inventory: str = "lab",
+    window_seconds: float = 3600,
+    looks_per_minute: float = 30,
+    autonomy: AutonomyChoice = "as configured",
+    pool: str = "",
 ) -> State[Any]:
     """Turn events into monitor runs until the next watcher takes over, or the window ends.
 
@@ -41,26 +46,28 @@ async def watch(
         window_seconds: Time after which the run ends by itself; longer than the schedule's interval, so that a late run leaves no gap.
         looks_per_minute: How many monitor runs it starts, ten at once at most; what is more is left to the scheduled monitor.
         autonomy: How far remediations go. It can only make more cautious what the inventory allows.
+        pool: Only the resources that name this work pool; empty: those that name none.
     """
     if window_seconds <= 0 or looks_per_minute <= 0:
         raise ValueError("window_seconds and looks_per_minute: give a number above 0")
     async with live(inventory) as opened, AsyncExitStack() as stack:
         alerts = await load_alerts(inventory)
-        engines = sorted({one.container.engine for one in opened.inventory.resources if one.container is not None})
+        here = of_pool(opened.inventory, pool)
+        engines = sorted({one.container.engine for one in here.resources if one.container is not None})
         if alerts is None and not engines:
             return Completed(message="nothing to watch: the inventory has no container and no section `alerts`")
         watching = Watching(partial(_look, inventory, autonomy), TokenBucket(BURST, looks_per_minute / 60))
-        run_id, key = str(runtime.flow_run.id), f"{inventory}/events"
+        run_id, key = str(runtime.flow_run.id), f"{inventory}/events/{pool}".removesuffix("/")
         await opened.records.take_over_monitor(key, run_id, datetime.now(UTC))
-        following = [asyncio.create_task(follow_engine(engine, opened.inventory, watching)) for engine in engines]
+        following = [asyncio.create_task(follow_engine(engine, here, watching)) for engine in engines]
         receiver = None
         try:
             if alerts is not None:
                 opened.keep_secret(alerts.token.get_secret_value())
-                receiver = Receiver(opened.inventory, alerts.token, watching)
+                receiver = Receiver(here, alerts.token, watching)
                 url = await stack.enter_async_context(receiving(receiver, alerts.listen))
                 get_run_logger().info("alerts are received at %s", url)
-            await _warm_up(opened)
+            await _warm_up(opened, here)
             why = await _until_relieved(opened, key, run_id, window_seconds, following, receiver)
         finally:
             for task in following:
@@ -78,9 +85,14 @@ async def _look(inventory: str, autonomy: AutonomyChoice, resources: list[str], 
         await monitor(inventory, LOOK_EVERY_SECONDS, LOOK_SECONDS, autonomy, resources, cause, return_state=True)
 
 
-async def _warm_up(opened: Live) -> None:
+def of_pool(inventory: Inventory, pool: str) -> Inventory:
+    """What is watched from here: an address of another network may be anybody's."""
+    return inventory.model_copy(update={"resources": tuple(one for one in inventory.resources if (one.pool or "") == pool)})
+
+
+async def _warm_up(opened: Live, here: Inventory) -> None:
     """Connect to everything and load what planning needs, so that the first event need not wait for it."""
-    await asyncio.gather(prepare_planner(opened), probe_all(opened, opened.inventory.resources))
+    await asyncio.gather(prepare_planner(opened), probe_all(opened, here.resources))
 
 
 async def _until_relieved(

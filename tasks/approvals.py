@@ -18,6 +18,9 @@ from tasks.core.models import FixRecord, Plan, Step
 from tasks.execution import OwnershipLostError
 
 DEPLOYMENT = "approve/by-hand"
+DEPLOYMENT_OF_POOL = "approve/{pool}"
+"""What was approved is done by the run that asked: it has to be where the resource can be reached."""
+POOL_FILE = "docs/pool.yaml"
 Answer = Literal["approve", "reject"]
 
 
@@ -30,18 +33,23 @@ async def ask_a_person(live: Live, record: FixRecord, owner: str, reason: str) -
 
     Answers what to say of it and the record. ApprovalUnavailableError where the deployment is missing: nothing has changed then.
     """
+    inventory, pool = live.inventory.name, live.inventory.resource(record.incident.resource).pool
+    deployment = DEPLOYMENT_OF_POOL.format(pool=pool) if pool else DEPLOYMENT
     async with get_client() as client:
         try:
-            await client.read_deployment_by_name(DEPLOYMENT)
+            await client.read_deployment_by_name(deployment)
         except ObjectNotFound:
-            raise ApprovalUnavailableError(f"nobody could be asked: no deployment {DEPLOYMENT}; run: prefect deploy --all") from None
+            deploy = "EVENKEEL_POOL=evenkeel prefect --no-prompt deploy --all"
+            if pool:
+                deploy = f"EVENKEEL_INVENTORY={inventory} EVENKEEL_POOL={pool} prefect --no-prompt deploy --prefect-file {POOL_FILE} --all"
+            raise ApprovalUnavailableError(f"nobody could be asked: no deployment {deployment}; run: {deploy}") from None
     until = datetime.now(UTC) + timedelta(seconds=live.inventory.rules.approval_seconds)
     # The record waits before the run exists: what is killed in between expires, and is escalated by a sweep.
     if not await live.records.wait_for_person(record, owner, until):
         raise OwnershipLostError(f"{record.id}: taken over by another process")
     run = await arun_deployment(
-        DEPLOYMENT,
-        parameters={"fix": record.id, "inventory": live.inventory.name},
+        deployment,
+        parameters={"fix": record.id, "inventory": inventory},
         timeout=0,
         as_subflow=False,
         idempotency_key=f"{record.id}-{len(record.attempts)}",

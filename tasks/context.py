@@ -7,7 +7,6 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from pydantic import JsonValue
 
-from blocks.dependencies import dependencies_of
 from blocks.schema import Resource, Risk
 from tasks.connecting import Live, current
 from tasks.core.declare import NoArgs, Tool
@@ -15,6 +14,7 @@ from tasks.core.detection import open_incident
 from tasks.core.errors import EvenkeelError
 from tasks.core.log_templates import count_templates
 from tasks.core.models import Attempt, Context, FixRecord, Incident, Observation, Outcome
+from tasks.core.parts import within_reach
 from tasks.core.precedents import told
 from tasks.core.rendering import number
 from tasks.core.trends import still_predicted
@@ -35,7 +35,7 @@ async def gather_context(incident: Incident, attempts: tuple[Attempt, ...]) -> C
 async def context_of(live: Live, incident: Incident, attempts: tuple[Attempt, ...]) -> Context:
     """The same outside of a flow. Whatever came from servers, records or people has no secrets left in it."""
     resource = live.inventory.resource(incident.resource)
-    relatives = sorted(dependencies_of(resource.name, live.inventory.resources))
+    relatives = sorted(within_reach(resource.name, live.inventory.resources))
     measured, facts, past, precedents, lines = await asyncio.gather(
         probe_all(live, [resource, *(live.inventory.resource(name) for name in relatives)]),
         _read_facts(live, resource),

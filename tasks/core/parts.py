@@ -1,9 +1,10 @@
 """How several monitors divide an inventory: by part and pool, and within those by hash over the shards that are at work."""
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, Self, assert_never
 
+from blocks.dependencies import dependencies_of
 from blocks.model import Model
 from blocks.schema import CLOUD_KINDS, Kind, Resource
 
@@ -55,6 +56,12 @@ class Share(Model):
             raise ValueError(f"part, pool: the inventory has no resource in {self.part!r}{of_pool}; choose another")
         shards = {self.shard, *(other.shard for other in at_work if self.is_beside(other))}
         return frozenset(name for name in covered if _shard_of(name, shards) == self.shard)
+
+
+def within_reach(name: str, resources: Sequence[Resource]) -> frozenset[str]:
+    """What a resource depends on, directly or not, and is of its pool: what is of another may not be reached from where this one is."""
+    pools = {resource.name: resource.pool for resource in resources}
+    return frozenset(other for other in dependencies_of(name, resources) if pools[other] == pools[name])
 
 
 def is_part(kind: Kind, part: Part) -> bool:

@@ -174,10 +174,13 @@ def test_each_pool_heals_its_own_while_a_replica_is_dead(stack: ScaleStack, lab:
         assert await told(1) == await told(2)
         async with asked(stack, 1) as client:
             answer = await client.post("/flow_runs/filter", json={"flows": {"name": {"any_": ["remediate"]}}})
-        (remediation,) = answer.json()
-        # It is a subflow of the pool's monitor, whose process is the worker's.
-        assert runs_below(stack, f"worker-{POOL}-1") == {str(workers[f"worker-{POOL}-1"].id)}
-        assert remediation["state"]["name"] == "Completed"
+            (remediation,) = answer.json()
+            assert remediation["state"]["name"] == "Completed"
+            # It is a subflow of a monitor of the pool, whose process is the pool's worker's.
+            task = (await client.get(f"/task_runs/{remediation['parent_task_run_id']}")).json()
+            parent = (await client.get(f"/flow_runs/{task['flow_run_id']}")).json()
+        assert parent["work_pool_name"] == POOL
+        assert parent["id"] in runs_below(stack, f"worker-{POOL}-1")
         await end_monitors(stack)
 
     with_clean_cache(runner, lab, heal())

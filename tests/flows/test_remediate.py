@@ -114,6 +114,21 @@ async def test_an_unknown_resource_is_named_with_the_known_ones(prefect_server: 
         await remediate("nowhere")
 
 
+async def test_who_is_asked_about_a_resource_of_a_pool_is_asked_from_there(opened: Live, lab: LabDescription) -> None:
+    since = datetime.now(UTC)
+    elsewhere = opened.inventory.resource("shop-cache").model_copy(update={"autonomy": Autonomy.APPROVE, "pool": "berlin"})
+    await fill(lab, 96)
+    try:
+        async with inventory_with(elsewhere):
+            state = await heal_afresh("shop-cache")
+        assert state.name == "Escalated"
+        remedy = "EVENKEEL_INVENTORY=lab EVENKEEL_POOL=berlin prefect --no-prompt deploy --prefect-file docs/pool.yaml --all"
+        assert f"nobody could be asked: no deployment approve/berlin; run: {remedy}" in str(state.message)
+        assert (await only_record(opened, since)).attempts[0].outcomes == ()
+    finally:
+        await empty(lab)
+
+
 @pytest.mark.parametrize("autonomy", [Autonomy.OBSERVE, Autonomy.PROPOSE])
 async def test_without_autonomy_nothing_is_touched_and_the_plan_is_shown(opened: Live, lab: LabDescription, autonomy: Autonomy) -> None:
     since = datetime.now(UTC)

@@ -26,7 +26,7 @@ from compose.control_plane import ControlPlane
 from compose.description import LabDescription, free_ports
 from flows.monitor import monitor
 from flows.remediate import remediate
-from flows.watch import watch
+from flows.watch import of_pool, watch
 from tasks.connecting import Live, live
 from tasks.core.detection import open_incident
 from tasks.core.models import Finding, Forecast, Health, Verdict
@@ -117,6 +117,16 @@ async def test_an_alert_heals_while_the_scheduled_monitor_is_held(opened: Live, 
     assert await opened.records.current_monitor("lab") == holder
 
 
+def test_a_watcher_knows_what_is_of_its_pool_alone() -> None:
+    def resource(name: str, pool: str | None) -> Resource:
+        return Resource(name=name, kind=Kind.REDIS, address="127.0.0.1:1", pool=pool)
+
+    known = (resource("here", None), resource("there", "berlin"))
+    inventory = Inventory(name="shop", resources=known)
+    assert [one.name for one in of_pool(inventory, "").resources] == ["here"]
+    assert [one.name for one in of_pool(inventory, "berlin").resources] == ["there"]
+
+
 async def verdict(opened: Live, since: datetime) -> None:
     async def is_closed() -> bool:
         return any(one.verdict for one in await opened.records.history(inventory=opened.inventory.name, since=since, limit=5))
@@ -194,7 +204,7 @@ async def test_a_rise_that_the_run_before_has_seen_is_met_by_what_nobody_feels(o
         assert record.attempts[0].decisions == ("allow: reversible, and memory_high is predicted",)
         assert await maxmemory_mib(lab) > 64
         # The rise was dealt with: it is no rise of the next run.
-        assert len((await opened.records.histories("lab"))["shop-cache"]["memory_percent"]) <= 1
+        assert len((await opened.records.histories("lab", ["shop-cache"]))["shop-cache"]["memory_percent"]) <= 1
     finally:
         await empty(lab)
         await opened.records.save_histories("lab", {"shop-cache": {}})

@@ -3,7 +3,7 @@
 import pytest
 
 from blocks.schema import CLOUD_KINDS, Kind, Resource
-from tasks.core.parts import Share, is_part
+from tasks.core.parts import Share, is_part, within_reach
 
 MANY = [Resource(name=f"cache-{number}", kind=Kind.REDIS, address="127.0.0.1:1") for number in range(400)]
 
@@ -63,3 +63,18 @@ def test_pools_and_parts_share_nothing() -> None:
 def test_a_share_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="the inventory has no resource in 'cloud' of pool 'berlin'"):
         Share(inventory="lab", part="cloud", pool="berlin").own(MANY, [])
+
+
+def test_a_dependency_of_another_pool_is_not_within_reach() -> None:
+    def resource(name: str, pool: str | None, *depends_on: str) -> Resource:
+        return Resource(name=name, kind=Kind.HTTP, address="http://127.0.0.1:1/", pool=pool, depends_on=depends_on)
+
+    known = [
+        resource("page", "berlin", "api"),
+        resource("api", "berlin", "database", "cache"),
+        resource("database", None),
+        resource("cache", "berlin", "disk"),
+        resource("disk", "paris"),
+    ]
+    assert within_reach("page", known) == {"api", "cache"}
+    assert within_reach("database", known) == frozenset()
