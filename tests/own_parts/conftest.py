@@ -22,7 +22,8 @@ from tasks.connecting import live
 from tests.conftest import StartLab
 from tests.flows.cache_fault import empty, fill
 from tests.flows.full_cache import block
-from tests.own_parts.scene import Remediations, Scene, World, deploy, forget_what_was_said, registration
+from tests.own_parts.remediations import Remediations
+from tests.own_parts.scene import Scene, World, deploy, forget_what_was_said, registration
 from tests.prefect_events import events_go_to
 
 STALE_SECONDS = 2.5

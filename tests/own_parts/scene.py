@@ -1,10 +1,7 @@
 """What the tests of faults of its own parts share: where a remediation is held, how it is killed, and who says what it has done."""
 
 import asyncio
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,43 +23,23 @@ from flows.monitor import monitor
 from tasks.connecting import Live
 from tasks.core.models import FixRecord, Health
 from tests.flows.cache_fault import connect
+from tests.own_parts.remediations import ROOT, SECONDS, Remediations, until
 
-ROOT = Path(__file__).parents[2]
-SECONDS = 90.0
 LOCK = 4711
 DEPLOYED = {("flows.monitor.monitor", "lab"), ("flows.remediate.remediate", "by-hand"), ("flows.approve.approve", "by-hand")}
 MIB = 2**20
 UNDER_WAY = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 T = TypeVar("T")
 
-HEAL = """
-import asyncio, sys
-from flows.remediate import remediate
-from tasks.planners.gemini_client import load_sdk
 
-load_sdk()
-sys.stdin.readline()
-asyncio.run(remediate("shop-cache", return_state=True))
-"""
-
-
-async def until(what: str, look: Callable[[], Awaitable[T | None]], seconds: float = SECONDS) -> T:
-    """What `look` finds, once it does."""
-    deadline = time.monotonic() + seconds
-    while (found := await look()) is None:
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        await asyncio.sleep(0.05)
-    return found
-
-
-def registration(lab: LabDescription, directory: Path, records_url: str = "") -> Path:
-    """An inventory of the lab's cache alone, with the records in the lab's database, or at that URL."""
+def registration(lab: LabDescription, directory: Path) -> Path:
+    """An inventory of the lab's cache alone, with the records in the lab's database."""
     data = yaml.safe_load(lab.inventory_path.read_text(encoding="utf-8"))
     data["resources"] = [one for one in data["resources"] if one["name"] == "shop-cache"]
     data["rules"] |= {"settle_seconds": 0, "recover_seconds": 1, "escalation_pause_seconds": 0}
     database = lab.database
     user = f"{database.logins['application'].username}:${{{APPLICATION_PASSWORD}}}"
-    data["records"] = {"url": records_url or f"postgresql://{user}@{database.host}:{database.port}/{database.dbname}"}
+    data["records"] = {"url": f"postgresql://{user}@{database.host}:{database.port}/{database.dbname}"}
     path = directory / "inventory.yaml"
     path.write_text(yaml.safe_dump(data), encoding="utf-8")
     return path
@@ -97,73 +74,6 @@ class World:
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something with the control plane's processes, in the loop that they belong to."""
         return await asyncio.to_thread(self.runner.run, work)
-
-
-class Remediation:
-    """One process that heals the cache once `begin` says so."""
-
-    def __init__(self, plane: ControlPlane, environment: Mapping[str, str]) -> None:
-        self.log = plane.directory / f"remediation-{time.monotonic_ns()}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", HEAL],
-                cwd=ROOT,
-                env={**plane.environment, **environment},
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-            )
-
-    def begin(self) -> None:
-        """Let it heal; it has loaded what it needs, or does so first."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(b"\n")
-        self.process.stdin.close()
-
-    def kill(self) -> None:
-        """SIGKILL. It must not have ended before: then nothing was tried."""
-        assert self.process.poll() is None, self.log.read_text(errors="replace")[-2000:]
-        self.process.kill()
-        self.process.wait(SECONDS)
-
-    async def ended(self, seconds: float = SECONDS) -> int:
-        """Its exit code, once it has ended by itself."""
-
-        async def look() -> int | None:
-            return self.process.poll()
-
-        return await until("the end of the remediation's process", look, seconds)
-
-    def discard(self) -> None:
-        """End it, whatever it does."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait(SECONDS)
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-
-
-class Remediations:
-    """The next one loads what it needs while a test is about the one before."""
-
-    def __init__(self, plane: ControlPlane, ahead: int = 1) -> None:
-        self._plane = plane
-        self._all = [Remediation(plane, {}) for _ in range(ahead)]
-
-    def next(self) -> Remediation:
-        """One that has not begun."""
-        self._all.append(Remediation(self._plane, {}))
-        return self._all[-2]
-
-    def special(self, environment: Mapping[str, str]) -> Remediation:
-        """One with these variables besides."""
-        self._all.insert(0, Remediation(self._plane, environment))
-        return self._all[0]
-
-    def end(self) -> None:
-        """Leave none."""
-        for one in self._all:
-            one.discard()
 
 
 @dataclass(frozen=True)

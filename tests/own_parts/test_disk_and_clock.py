@@ -20,7 +20,8 @@ from compose.gemini_wire import Answer, Request, Script
 from tasks import connecting
 from tasks.connecting import live
 from tasks.core.models import OutcomeStatus, Verdict
-from tests.own_parts.scene import Remediation, Scene, healed, now, run_of, until
+from tests.own_parts.remediations import Remediation, until
+from tests.own_parts.scene import Scene, healed, now, run_of
 from tests.scripted_gemini import planned, step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]

@@ -14,7 +14,8 @@ from blocks.schema import Autonomy
 from tasks.clients.runtime import SupervisedProcess
 from tasks.core.models import FixRecord, Verdict
 from tests.flows.cache_fault import inventory_with
-from tests.own_parts.scene import Held, Scene, World, healed, run_of, until
+from tests.own_parts.remediations import until
+from tests.own_parts.scene import Held, Scene, World, healed, run_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.usefixtures("without_a_model")]
 

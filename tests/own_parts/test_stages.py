@@ -12,7 +12,8 @@ from compose.gemini_wire import Answer, in_turn
 from tasks.core.abandoned import TAKEOVER
 from tasks.core.models import OutcomeStatus, Verdict
 from tests.flows.cache_fault import inventory_with
-from tests.own_parts.scene import Held, Hold, Remediation, Scene, healed, run_of, until
+from tests.own_parts.remediations import Remediation, until
+from tests.own_parts.scene import Held, Hold, Scene, healed, run_of
 from tests.scripted_gemini import planned, step
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
