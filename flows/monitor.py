@@ -210,8 +210,7 @@ async def _divide(watch: Watch, gone_after: timedelta) -> None:
     fresh = own - watch.only
     watch.only = own
     if fresh:
-        histories = await records.histories(inventory.name)
-        watch.histories |= {name: histories[name] for name in fresh & histories.keys()}
+        watch.histories |= await records.histories(inventory.name, fresh)
         watch.board.left({one.resource: one.health for one in await records.statuses(inventory.name) if one.resource in fresh})
     watched = {one.name for one in inventory.resources if any(other.covers(one) for other in others)} - own
     seen = await records.statuses(inventory.name, UNWELL) if watched else []
@@ -284,7 +283,7 @@ async def _hand_over(watch: Watch) -> None:
     name = watch.live.inventory.name
     if not watch.is_joined:
         # The run before went on for a moment after this one had taken over.
-        before = await watch.live.records.histories(name)
+        before = await watch.live.records.histories(name, watch.histories)
         watch.is_joined = True
         kept = watch.histories.keys() - watch.forgotten
         watch.histories |= {resource: joined(before.get(resource, {}), watch.histories[resource]) for resource in kept}

@@ -25,7 +25,7 @@ AHEAD_SECONDS = 0.01
 PROMPT_SECONDS = 0.02
 TICK_SECONDS = 0.05
 STALL_SECONDS = 0.25
-LOOKS = 3
+LOOKS = 4
 LINES_TOLD = 200
 PATIENT_TURNS = 10
 """So many turns of the event loop are waited for a prompt one; then it is somebody else who keeps the loop busy."""

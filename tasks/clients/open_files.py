@@ -2,15 +2,14 @@
 
 import resource as limits
 
-OWN_FILES = 256
-FILES_A_RESOURCE = 3
-"""A kept connection, one that comes and goes, and one to spare."""
+OWN_FILES = 1024
+"""Among them connections that come and go, of which a probe makes several."""
 
 
 def allow_connections(resources: int) -> str:
     """Raise this process's limit as far as so many resources need, and as the hard limit allows. Returns what is missing, or nothing."""
     soft, hard = limits.getrlimit(limits.RLIMIT_NOFILE)
-    wanted = OWN_FILES + FILES_A_RESOURCE * resources
+    wanted = OWN_FILES + resources
     allowed = wanted if hard == limits.RLIM_INFINITY else min(wanted, hard)
     if soft != limits.RLIM_INFINITY and soft < allowed:
         limits.setrlimit(limits.RLIMIT_NOFILE, (allowed, hard))

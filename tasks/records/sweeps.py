@@ -1,8 +1,8 @@
 """What monitors leave for each other: the status of every resource, its last readings, and which run watches."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import select, update
 
@@ -14,6 +14,8 @@ from tasks.records.rows import Status
 from tasks.records.tables import histories, monitors, statuses
 
 TREND_LENGTH = 20
+BATCH = 250
+T = TypeVar("T")
 NOBODY = "nobody"
 SEEN_AT_LEAST_EVERY = timedelta(days=1)
 
@@ -32,11 +34,11 @@ class Sweeps:
         """
         known = {status.resource: status for status in await self.statuses(inventory)}
         rows = [_row(inventory, one, known.get(one.resource)) for one in seen if _differs(one, known.get(one.resource))]
-        if rows:
-            upsert = self._database.insert(statuses)
-            changed = {column.name: upsert.excluded[column.name] for column in statuses.c if not column.primary_key}
+        upsert = self._database.insert(statuses)
+        changed = {column.name: upsert.excluded[column.name] for column in statuses.c if not column.primary_key}
+        for batch in _batches(rows):
             async with self._database.begin() as connection:
-                await connection.execute(upsert.on_conflict_do_update(index_elements=["inventory", "resource"], set_=changed), rows)
+                await connection.execute(upsert.on_conflict_do_update(index_elements=["inventory", "resource"], set_=changed), batch)
         return len(rows)
 
     async def statuses(self, inventory: str, health: Collection[Health] = ()) -> list[Status]:
@@ -55,17 +57,19 @@ class Sweeps:
         rows = [{"inventory": inventory, "resource": name, "points": history} for name, history in seen.items()]
         upsert = self._database.insert(histories)
         changed = {"points": upsert.excluded["points"]}
-        async with self._database.begin() as connection:
-            await connection.execute(upsert.on_conflict_do_update(index_elements=["inventory", "resource"], set_=changed), rows)
+        for batch in _batches(rows):
+            async with self._database.begin() as connection:
+                await connection.execute(upsert.on_conflict_do_update(index_elements=["inventory", "resource"], set_=changed), batch)
 
-    async def histories(self, inventory: str) -> dict[str, History]:
-        """Resource -> its last readings, as the monitor before left them."""
+    async def histories(self, inventory: str, resources: Collection[str]) -> dict[str, History]:
+        """Resource -> its last readings, as the monitor before left them; of those of these resources that have any."""
+        found: dict[str, History] = {}
         query = select(histories.c.resource, histories.c.points).where(histories.c.inventory == inventory)
-        async with self._database.begin() as connection:
-            return {
-                row.resource: {metric: tuple((when, value) for when, value in points) for metric, points in row.points.items()}
-                for row in await connection.execute(query)
-            }
+        for batch in _batches(sorted(resources)):
+            async with self._database.begin() as connection:
+                for row in await connection.execute(query.where(histories.c.resource.in_(batch))):
+                    found[row.resource] = {metric: tuple((when, value) for when, value in points) for metric, points in row.points.items()}
+        return found
 
     async def take_over_monitor(self, inventory: str, run_id: str, now: datetime) -> None:
         """Make this run the one that watches; the run before it learns so from `monitor_swept`.
@@ -107,6 +111,12 @@ class Sweeps:
         mine = (monitors.c.inventory == inventory, monitors.c.run_id == run_id)
         async with self._database.begin() as connection:
             return (await connection.execute(update(monitors).where(*mine).values(last_sweep_at=now))).rowcount == 1
+
+
+def _batches(items: Sequence[T]) -> Iterator[Sequence[T]]:
+    """Some of thousands at a time: each is answered in time, and what else this process does goes on in between."""
+    for first in range(0, len(items), BATCH):
+        yield items[first : first + BATCH]
 
 
 def _differs(seen: Status, known: Status | None) -> bool:

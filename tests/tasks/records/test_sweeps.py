@@ -98,5 +98,10 @@ async def test_histories_are_left_for_the_next_monitor(records: Records) -> None
     await records.save_histories("lab", {"shop-cache": rising, "shop-db": {}})
     await records.save_histories("lab", {"shop-db": {"connections_percent": ((1.0, 3.0),)}})
     await records.save_histories("lab", {})
-    assert await records.histories("lab") == {"shop-cache": rising, "shop-db": {"connections_percent": ((1.0, 3.0),)}}
-    assert await records.histories("other") == {}
+    known = ("shop-cache", "shop-db", "shop-web")
+    assert await records.histories("lab", known) == {"shop-cache": rising, "shop-db": {"connections_percent": ((1.0, 3.0),)}}
+    assert await records.histories("lab", known[:1]) == {"shop-cache": rising}
+    assert await records.histories("other", known) == {}
+    many = {f"shop-{number}": rising for number in range(1000)}
+    await records.save_histories("many", many)
+    assert await records.histories("many", many) == many
