@@ -7,7 +7,7 @@ LAB ?= processes
 MCP_ARGS ?= --http
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo demo-gcp up up-scale mcp mcp-clients test-pools lab lab-down test test-slow test-own-parts scenarios evaluate chaos-model lint format bench bench-gcp soak docs clean first-hour
+.PHONY: help install demo demo-gcp up up-scale mcp mcp-clients test-pools lab lab-down test test-slow test-own-parts scenarios evaluate chaos-model lint format bench bench-gcp bench-scale soak docs clean first-hour
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -122,6 +122,9 @@ bench: .venv/dev ## measure, and write build/bench.json
 
 bench-gcp: .venv/dev ## try the original's faults of Google Cloud on a simulated project, five times each; build/bench-gcp.json
 	@$(BIN)/python -m tests.benchmarks.cloud_faults $(BENCH_ARGS)
+
+bench-scale: .venv/dev ## sweep 10,000 resources and heal 50 incidents at once, on PostgreSQL and SQLite, in about 12 minutes; build/bench-scale.md and .png
+	@$(BIN)/python -m tests.benchmarks.scale $(BENCH_ARGS)
 
 SOAK_MINUTES ?= 60
 soak: .venv/dev ## the whole stack for an hour, a fault every 20 s; build/soak/report.md; SOAK_MINUTES=10 is shorter
