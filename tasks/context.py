@@ -13,7 +13,7 @@ from tasks.core.declare import NoArgs, Tool
 from tasks.core.detection import open_incident
 from tasks.core.errors import EvenkeelError
 from tasks.core.log_templates import count_templates
-from tasks.core.models import Attempt, Context, FixRecord, Incident, Observation, Outcome
+from tasks.core.models import Attempt, Context, FixRecord, Health, Incident, Observation, Outcome
 from tasks.core.parts import within_reach
 from tasks.core.precedents import told
 from tasks.core.rendering import number
@@ -24,6 +24,8 @@ PAST_FIXES = 5
 RECENT_CHANGES = 10
 LOG_LINES = 200
 VALUE_LENGTH = 60
+TRIED_AGAIN = 3
+AGAIN_AFTER_SECONDS = 1.0
 
 
 @task(name="gather", task_run_name="gather context of {incident.resource}", cache_policy=NO_CACHE, persist_result=False)
@@ -37,7 +39,7 @@ async def context_of(live: Live, incident: Incident, attempts: tuple[Attempt, ..
     resource = live.inventory.resource(incident.resource)
     relatives = sorted(within_reach(resource.name, live.inventory.resources))
     measured, facts, past, precedents, lines = await asyncio.gather(
-        probe_all(live, [resource, *(live.inventory.resource(name) for name in relatives)]),
+        _measured(live, [resource, *(live.inventory.resource(name) for name in relatives)]),
         _read_facts(live, resource),
         live.records.history(resource=resource.name, inventory=live.inventory.name, limit=PAST_FIXES + 1),
         live.records.precedents(incident, PAST_FIXES),
@@ -59,6 +61,19 @@ async def context_of(live: Live, incident: Incident, attempts: tuple[Attempt, ..
         attempts=tuple(attempt.model_copy(update={"comment": live.redactor.text(attempt.comment)}) for attempt in attempts),
         tools=live.catalog.offered(observation),
     )
+
+
+async def _measured(live: Live, resources: list[Resource]) -> list[Observation]:
+    """Each of them; what could not be measured is tried again: nothing can be planned by that, and on a busy machine it comes about."""
+    found = await probe_all(live, resources)
+    for _ in range(TRIED_AGAIN):
+        unknown = [place for place, one in enumerate(found) if one.health is Health.UNKNOWN]
+        if not unknown:
+            break
+        await asyncio.sleep(AGAIN_AFTER_SECONDS)
+        for place, again in zip(unknown, await probe_all(live, [resources[place] for place in unknown]), strict=True):
+            found[place] = again
+    return found
 
 
 async def first_incident(live: Live, resource: Resource) -> tuple[Incident | None, Observation]:

@@ -5,6 +5,8 @@ from tasks.catalog import Catalog
 from tasks.core.models import Context, Decision, Plan
 from tasks.core.plans import already_tried, check_plan
 
+NOT_MEASURED = "what is wrong can't be measured, so no rule can tell what to do"
+
 
 class RunbookPlanner:
     """Deterministic planning; escalates where no rule speaks."""
@@ -38,6 +40,6 @@ class RunbookPlanner:
         return Plan(
             planner=self.name,
             decision=Decision.ESCALATE,
-            diagnosis=f"no rule is left for {', '.join(symptoms) or 'an unknown symptom'} (runbooks: {looked_at})",
+            diagnosis=f"no rule is left for {', '.join(symptoms)} (runbooks: {looked_at})" if symptoms else NOT_MEASURED,
             evidence=(context.observation.summary,),
         )

@@ -1,5 +1,6 @@
 """What is gathered of an incident, from a real server that shows secrets wherever it can."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,8 @@ from pathlib import Path
 import psycopg
 import pytest
 import yaml
-from psycopg.sql import SQL, Literal
+from prefect.logging.loggers import disable_run_logger
+from psycopg.sql import SQL, Identifier, Literal
 from pydantic import SecretStr
 
 from blocks.credentials import Login
@@ -90,6 +92,30 @@ async def test_what_earlier_remediations_changed(live: Live) -> None:
     )
     assert len(context.past_fixes) == 1
     assert "postgres_scale_connections, postgres_scale_connections, postgres_sessions: Completed, healed" in context.past_fixes[0]
+
+
+async def test_what_could_not_be_measured_is_measured_again(live: Live, fresh_database: LabDescription) -> None:
+    """The monitor's login is refused until the server's log tells that it was tried."""
+    database, refused = fresh_database.database, "password authentication failed"
+    monitor = database.logins["monitor"]
+    role = Identifier(monitor.username)
+    observation = (await probe_resource(live, live.inventory.resource("shop-db"))).model_copy(update={"health": Health.DEGRADED})
+    incident = open_incident(live.inventory.name, observation, NOW)
+    log = fresh_database.log_path("database")
+    known = log.stat().st_size
+    async with await psycopg.AsyncConnection.connect(database.conninfo("admin"), autocommit=True) as admin:
+        with disable_run_logger():  # what can't be read is logged to the run
+            try:
+                await admin.execute(SQL("ALTER ROLE {} PASSWORD 'another'").format(role))
+                await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (monitor.username,))
+                gathering = asyncio.create_task(context_of(live, incident, ()))
+                async with asyncio.timeout(30):
+                    while refused not in log.read_bytes()[known:].decode(errors="replace"):  # noqa: ASYNC110 - another process writes it
+                        await asyncio.sleep(0.02)
+            finally:
+                await admin.execute(SQL("ALTER ROLE {} PASSWORD {}").format(role, Literal(monitor.password)))
+            context = await gathering
+    assert context.observation.health is Health.HEALTHY
 
 
 async def store(live: Live, *, incident_of: str, message: str) -> None:
