@@ -26,7 +26,7 @@ WORKERS = ROOT / ".venv" / "pool-workers" / "bin" / "python"
 IMAGE = "evenkeel-lab-app"
 POOL = "in-docker"
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.docker]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.docker]
 
 
 def mounted(lab: LabDescription) -> list[str]:

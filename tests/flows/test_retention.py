@@ -19,7 +19,7 @@ from tasks.probing import probe_resource
 from tests.stored_runs import publish, run, stored, written
 from tests.tasks.unwell import incident_of
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 
 async def cancelled() -> UUID:
@@ -37,8 +37,8 @@ async def test_old_runs_go_with_all_that_belongs_to_them(prefect_server: Control
         young = [await run("retention-young", 3)]
 
         # Task runs are written by a service, a moment later.
-        assert await poll(partial(written, database, old, 8), seconds=30, every_seconds=0.2)
-        assert await poll(partial(written, database, young, 4), seconds=30, every_seconds=0.2)
+        assert await poll(partial(written, database, old, 8), seconds=60, every_seconds=0.2)
+        assert await poll(partial(written, database, young, 4), seconds=60, every_seconds=0.2)
         old, young = database.with_subflows(old), database.with_subflows(young)
         assert (len(old), len(young)) == (5, 2)
         before = database.of_runs(old)
@@ -53,7 +53,7 @@ async def test_old_runs_go_with_all_that_belongs_to_them(prefect_server: Control
             collections = database.count("SELECT count(*) FROM artifact_collection WHERE key IN ('retention-old', 'retention-old-below')")
             return not any((*database.of_runs(old).values(), aged, resources, collections)) or None
 
-        gone = await poll(all_gone, seconds=30, every_seconds=0.2)
+        gone = await poll(all_gone, seconds=60, every_seconds=0.2)
         after = database.of_runs(old)
         print(f"\nrows of {len(old)} runs older than the retention, before and after: {before}, {after}; events: {events}")
         assert gone, after
