@@ -39,7 +39,7 @@ async def context_of(live: Live, incident: Incident, attempts: tuple[Attempt, ..
     resource = live.inventory.resource(incident.resource)
     relatives = sorted(within_reach(resource.name, live.inventory.resources))
     measured, facts, past, precedents, lines = await asyncio.gather(
-        _measured(live, [resource, *(live.inventory.resource(name) for name in relatives)]),
+        _measured(live, incident, [resource, *(live.inventory.resource(name) for name in relatives)]),
         _read_facts(live, resource),
         live.records.history(resource=resource.name, inventory=live.inventory.name, limit=PAST_FIXES + 1),
         live.records.precedents(incident, PAST_FIXES),
@@ -63,17 +63,26 @@ async def context_of(live: Live, incident: Incident, attempts: tuple[Attempt, ..
     )
 
 
-async def _measured(live: Live, resources: list[Resource]) -> list[Observation]:
-    """Each of them; what could not be measured is tried again: nothing can be planned by that, and on a busy machine it comes about."""
+async def _measured(live: Live, incident: Incident, resources: list[Resource]) -> list[Observation]:
+    """The incident's resource and its relatives. On a busy machine a measurement fails, or looks like a fault of the server.
+
+    So what could not be measured is tried again, and what is quite another fault than the incident's takes a second witness.
+    """
     found = await probe_all(live, resources)
-    for _ in range(TRIED_AGAIN):
-        unknown = [place for place, one in enumerate(found) if one.health is Health.UNKNOWN]
-        if not unknown:
+    for tried in range(TRIED_AGAIN):
+        doubtful = [place for place, one in enumerate(found) if one.health is Health.UNKNOWN]
+        if not tried and _is_another(found[0], incident):
+            doubtful.append(0)
+        if not doubtful:
             break
         await asyncio.sleep(AGAIN_AFTER_SECONDS)
-        for place, again in zip(unknown, await probe_all(live, [resources[place] for place in unknown]), strict=True):
+        for place, again in zip(doubtful, await probe_all(live, [resources[place] for place in doubtful]), strict=True):
             found[place] = again
     return found
+
+
+def _is_another(observation: Observation, incident: Incident) -> bool:
+    return observation.health.is_breach and {one.symptom for one in observation.findings}.isdisjoint(incident.symptoms)
 
 
 async def first_incident(live: Live, resource: Resource) -> tuple[Incident | None, Observation]:

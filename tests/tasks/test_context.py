@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from blocks.inventory_file import parse_inventory
 from compose.description import LabDescription
 from compose.inventory import environment, inventory
 from tasks.catalog import load_catalog
+from tasks.clients.redis_server import open_redis
 from tasks.connecting import Live
 from tasks.context import context_of
 from tasks.core.detection import open_incident
@@ -33,12 +34,19 @@ NOW = datetime.now(UTC)
 @pytest.fixture
 async def live(fresh_database: LabDescription, tmp_path: Path) -> AsyncIterator[Live]:
     """The database of this module's lab with records of this test's own."""
-    registration = parse_inventory(yaml.safe_dump(inventory(fresh_database)), environment(fresh_database))
+    async with opened(fresh_database, tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def opened(lab: LabDescription, directory: Path) -> AsyncIterator[Live]:
+    registration = parse_inventory(yaml.safe_dump(inventory(lab)), environment(lab))
     logins = {
-        ("shop-db", str(purpose)): Login(username=login.username, password=SecretStr(login.password))
-        for purpose, login in fresh_database.database.logins.items()
+        (name, str(purpose)): Login(username=login.username, password=SecretStr(login.password))
+        for name, server in (("shop-db", lab.database), ("shop-cache", lab.cache))
+        for purpose, login in server.logins.items()
     }
-    async with await Records.open(f"sqlite:///{tmp_path}/records.db") as records, AsyncExitStack() as stack:
+    async with await Records.open(f"sqlite:///{directory}/records.db") as records, AsyncExitStack() as stack:
         yield Live(registration.inventory, records, load_catalog(), logins, gemini=None, _stack=stack)
 
 
@@ -115,6 +123,21 @@ async def test_what_could_not_be_measured_is_measured_again(live: Live, fresh_da
             finally:
                 await admin.execute(SQL("ALTER ROLE {} PASSWORD {}").format(role, Literal(monitor.password)))
             context = await gathering
+    assert context.observation.health is Health.HEALTHY
+
+
+@pytest.mark.slow
+async def test_another_fault_than_the_incidents_takes_a_second_witness(fresh_cache: LabDescription, tmp_path: Path) -> None:
+    """A server that answers nothing for a second and a half is not down: the first measurement ends without an answer, the next is well."""
+    async with opened(fresh_cache, tmp_path) as live:
+        cache = live.inventory.resource("shop-cache")
+        observation = (await probe_resource(live, cache)).model_copy(update={"health": Health.DEGRADED})
+        incident = open_incident(live.inventory.name, observation, NOW)
+        login = fresh_cache.cache
+        async with open_redis(login.host, login.port, username=login.username, password=login.password) as admin:
+            await admin.client_pause(1500)
+        with disable_run_logger():  # what does not answer is logged to the run
+            context = await context_of(live, incident, ())
     assert context.observation.health is Health.HEALTHY
 
 
