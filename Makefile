@@ -47,6 +47,7 @@ $(SMALL_MODEL): .venv/chaos
 comma := ,
 
 install: .venv/lab ## install it into .venv, for servers of your own too
+	@$(BIN)/python -m compileall -q blocks tasks flows
 
 demo: .venv/lab ## heal three faults on real servers, from nothing, and print a table; LAB=containers for servers in Docker
 	@$(BIN)/python -m compose.demo --directory $(STATE) --lab $(LAB)
