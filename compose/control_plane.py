@@ -28,7 +28,11 @@ SERVER_SETTINGS = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "DO_NOT_TRACK": "1",
 }
-WORKER_SETTINGS = {"PREFECT_WORKER_QUERY_SECONDS": "0.5"}
+WORKER_SETTINGS = {
+    "PREFECT_WORKER_QUERY_SECONDS": "0.5",
+    # Prefect's server answers 500 while its database or its broker is away. What runs asks again for a minute, and need not crash for it.
+    "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
+}
 
 
 class ControlPlane:

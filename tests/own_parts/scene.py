@@ -67,13 +67,14 @@ class World:
     lab: LabDescription
     prefect_database: LabDescription
     plane: ControlPlane
-    runner: asyncio.Runner
+    runner: asyncio.Runner | None
+    """With the loop that the control plane's processes belong to; none: the test's own."""
     model_port: int
     """Where the inventory expects Gemini."""
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something with the control plane's processes, in the loop that they belong to."""
-        return await asyncio.to_thread(self.runner.run, work)
+        return await (work if self.runner is None else asyncio.to_thread(self.runner.run, work))
 
 
 @dataclass(frozen=True)
