@@ -131,7 +131,7 @@ SOAK_MINUTES ?= 60
 soak: .venv/dev ## the whole stack for an hour, a fault every 20 s; build/soak/report.md; SOAK_MINUTES=10 is shorter
 	@$(BIN)/python -m tests.soak --directory $(STATE)/soak --minutes $(SOAK_MINUTES) $(SOAK_ARGS)
 
-first-hour: .venv/dev ## follow the documents from an empty Debian machine, in a container, to a healed fault; about 8 minutes
+first-hour: .venv/dev ## follow the documents from an empty Debian machine, in a container, to a healed fault; a quarter of an hour
 	@$(BIN)/python -m tests.first_hour $(FIRST_HOUR_ARGS)
 
 docs: .venv/dev ## write the generated tables of the README anew

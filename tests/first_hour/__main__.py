@@ -20,7 +20,7 @@ from tests.first_hour.machine import SHOWN, Machine, Terminal, empty_machine, ru
 
 REPORT = Path("build/first-hour.json")
 BUNDLE = "/srv/evenkeel.bundle"
-COMMAND_SECONDS = 600.0
+COMMAND_SECONDS = 1200.0
 GIT_SECONDS = 60.0
 
 
