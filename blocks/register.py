@@ -31,6 +31,7 @@ from blocks.notifications import save_notifications
 from blocks.records import RECORDS, RETENTION_DAYS, RecordsBlock
 from blocks.records_url import records_url
 from blocks.schema import Inventory
+from blocks.vanished import save_vanished
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ async def register(registration: Registration) -> Saved:
         for document in stale:
             await client.delete_block_document(document.id)
         told = await save_notifications(client, inventory.name, registration.notify)
+        written += await save_vanished(client)
     return Saved(written + told.written, len(stale) + sum(section[1] for section in sections) + told.deleted)
 
 
