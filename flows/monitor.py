@@ -62,6 +62,8 @@ class Watch:
     publication: asyncio.Task[None] | None = None
     preparation: asyncio.Task[None] | None = None
     board: Board = field(init=False)
+    relieves: bool = False
+    """Whether another run swept until this one took over."""
     leads: bool = True
     """Of several monitors of an inventory one shows the table where nothing changes."""
     sweeps: int = 0
@@ -115,7 +117,7 @@ async def monitor(
         if resources:
             why = await _look(watch, resources, cause, sweep_every_seconds, window_seconds)
         else:
-            await _begin(watch)
+            await _begin(watch, timedelta(seconds=SWEEPS_UNTIL_GONE * sweep_every_seconds))
             await publish_discovery(opened)
             try:
                 why = await _sweep_until_relieved(watch, sweep_every_seconds, window_seconds)
@@ -132,12 +134,14 @@ async def monitor(
     return Completed(message=f"{watch.sweeps} sweeps, {watch.incidents} incident(s); {why}")
 
 
-async def _begin(watch: Watch) -> None:
+async def _begin(watch: Watch, gone_after: timedelta) -> None:
     """Take over from the run before, where there is one."""
-    records, key = watch.live.records, watch.share.key
+    records, key, now = watch.live.records, watch.share.key, datetime.now(UTC)
     before = await records.current_monitor(key)
-    watch.board.swept_before(None if before is None else before[1])
-    await records.take_over_monitor(key, watch.run_id, datetime.now(UTC))
+    last_sweep_at = None if before is None else before[1]
+    watch.board.swept_before(last_sweep_at)
+    watch.relieves = last_sweep_at is not None and now - last_sweep_at < gone_after
+    await records.take_over_monitor(key, watch.run_id, now)
 
 
 async def _sweep_until_relieved(watch: Watch, sweep_every_seconds: float, window_seconds: float) -> str:
@@ -190,7 +194,7 @@ async def _sweep(watch: Watch) -> Sweep:
     watch.forgotten |= busy
     watch.histories |= {name: {} for name in busy}
     watch.sweeps += 1
-    known = Known(watch.tracks, watch.histories, busy, await _escalations(watch.live))
+    known = Known(watch.tracks, watch.histories, busy, await _escalations(watch.live), watch.relieves)
     found = await sweep(watch.sweeps, known, watch.only)
     watch.tracks, watch.histories = dict(found.detection.tracks), found.histories
     for incident in found.detection.incidents:

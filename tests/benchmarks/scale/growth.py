@@ -26,6 +26,7 @@ class Sizes:
     """Both databases at one moment."""
 
     mebibytes: dict[str, float]
+    of_tables: dict[str, float]
     runs: int
     tables: int
     table_mib: float
@@ -37,7 +38,9 @@ def sizes(place: Place) -> Sizes:
     length = "pg_column_size(data)" if place.kind == "PostgreSQL" else "length(data)"
     tables = place.query_prefect(f"SELECT {length} FROM artifact WHERE key LIKE 'status-%' ORDER BY created")  # noqa: S608
     runs = place.query_prefect("SELECT count(*) FROM flow_run WHERE state_type = 'COMPLETED'")
-    return Sizes(place.mebibytes(), int(runs[0][0]), len(tables), float(tables[-1][0]) / MIB if tables else 0.0)
+    return Sizes(
+        place.mebibytes(), place.mebibytes_of_tables(), int(runs[0][0]), len(tables), float(tables[-1][0]) / MIB if tables else 0.0
+    )
 
 
 async def growth(place: Place, inventory: str) -> dict[str, Any]:
@@ -54,6 +57,7 @@ async def growth(place: Place, inventory: str) -> dict[str, Any]:
                 began = datetime.now(UTC)
                 await client.create_flow_run_from_deployment(deployment.id)
         await _settled(place, inventory, began)
+        await asyncio.to_thread(place.tidy)
         before, started = sizes(place), time.monotonic()
         await asyncio.sleep(60 * MINUTES)
         after, minutes = sizes(place), (time.monotonic() - started) / 60
@@ -62,6 +66,7 @@ async def growth(place: Place, inventory: str) -> dict[str, Any]:
     # A table counts as often as it is shown in a day, and not as often as it happened to be within these minutes; Prefect keeps its last
     # version twice.
     grown = {name: (size - before.mebibytes[name]) / minutes * DAY_MINUTES for name, size in after.mebibytes.items()}
+    by_table = {name: (size - before.of_tables.get(name, 0)) / minutes * DAY_MINUTES for name, size in after.of_tables.items()}
     tables = after.table_mib * 86400 / SHOWN_EVERY_SECONDS
     grown["prefect"] += tables - shown * after.table_mib / minutes * DAY_MINUTES
     return {
@@ -73,6 +78,7 @@ async def growth(place: Place, inventory: str) -> dict[str, Any]:
         "table_mib": round(after.table_mib, 3),
         "mib_a_day": {name: round(size, 1) for name, size in grown.items()},
         "of_which_tables": round(tables, 1),
+        "prefect_by_table": {name: round(size, 1) for name, size in sorted(by_table.items(), key=lambda one: -one[1]) if size > 0},
         "mib_now": {name: round(size, 1) for name, size in after.mebibytes.items()},
     }
 

@@ -66,6 +66,22 @@ class Place:
             sizes = [int(query(asked)[0][0]) for query in (self.query_prefect, self.query_records)]
         return {"prefect": sizes[0] / MIB, "records": sizes[1] / MIB}
 
+    def mebibytes_of_tables(self) -> dict[str, float]:
+        """Prefect's tables with their indexes; nothing for SQLite, which does not tell."""
+        if isinstance(self.prefect, Path):
+            return {}
+        found = self.query_prefect("SELECT relname, pg_total_relation_size(relid) FROM pg_stat_user_tables")
+        return {name: int(size) / MIB for name, size in found}
+
+    def tidy(self) -> None:
+        """What PostgreSQL's autovacuum does each minute: the room of rows that were written anew can be used again."""
+        if isinstance(self.prefect, Path):
+            return
+        for database in (self.prefect.database.dbname, RECORDS):
+            described = self.prefect.database.model_copy(update={"dbname": database})
+            with psycopg.connect(described.conninfo("admin"), autocommit=True, connect_timeout=10) as opened:
+                opened.execute("VACUUM")
+
     def cpu_seconds(self) -> dict[str, float]:
         """What the server and the database have used since their start, of user and system time."""
         used = {"server": _family_seconds(self.plane.processes.pid("server")), "database": 0.0}
