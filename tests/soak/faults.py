@@ -27,7 +27,6 @@ HEALED = (
     "postgres_leak_and_runaway",
     "postgres_library_mistyped",
     "postgres_made_read_only",
-    "postgres_overload_with_forged_result_in_name",
     "postgres_right_revoked",
     "postgres_runaway_query",
     "postgres_table_locked",
@@ -59,7 +58,12 @@ NOTHING_IS_WRONG = (
     "redis_monitor_locked_out",
 )
 NAMES = (*HEALED, *NEEDS_A_PERSON, *NOTHING_IS_WRONG)
-"""What is healed within seconds on the lab of processes, what must be left to a person, and what must be left alone."""
+"""What is healed within seconds on the lab of processes, what must be left to a person, and what must be left alone.
+
+`postgres_overload_with_forged_result_in_name` is not among them: it needs 86 sessions, for which the shop's pool may leave no room.
+"""
+MOST_PASSED = 6
+"""Faults that may be preferred to one that has no room."""
 AT_ONCE_WITH_NEXT = 0.25
 """Share of the faults that come together with the next one, where both have room."""
 
@@ -119,19 +123,21 @@ class Deck:
         self._names = list(names)
         self._random = random.Random(seed)
         self._left: list[str] = []
+        self._passed = 0
 
     def next_of(self, fitting: Iterable[str]) -> str | None:
-        """The next fault among those that fit now; None where none does."""
-        if not self._left:
-            self._left = self._random.sample(self._names, k=len(self._names))
+        """The next fault among those that fit now; None where none does, or one has waited for too long for its room."""
         wanted = set(fitting)
-        name = next((one for one in self._left if one in wanted), None)
-        if name is None and wanted:
-            # What is left of this round has no room now; the next one goes on meanwhile.
+        if not wanted:
+            return None
+        # Where nothing that is left of this round fits, the next one begins.
+        while not wanted & set(self._left):
             self._left += self._random.sample(self._names, k=len(self._names))
-            name = next(one for one in self._left if one in wanted)
-        if name is not None:
-            self._left.remove(name)
+        name = next(one for one in self._left if one in wanted)
+        self._passed = 0 if name == self._left[0] else self._passed + 1
+        if self._passed > MOST_PASSED:
+            return None
+        self._left.remove(name)
         return name
 
     def comes_with_next(self) -> bool:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from tasks.core.scoring import INCONCLUSIVE
 from tasks.core.trends import Point, slope
 
 WARM_UP_SHARE = 0.1
@@ -154,8 +153,3 @@ def percentile(ordered: Sequence[float], percent: float) -> float | None:
 def wrong_endings(trials: Iterable[Ended]) -> list[str]:
     """What went wrong with each trial that did not end right."""
     return [f"{one.scenario} ended as {one.outcome}: {'; '.join(one.problems)}" for one in trials if one.problems]
-
-
-def is_inconclusive(one: Ended) -> bool:
-    """Whether nothing can be said of it: its fault could not be brought about, or not be taken back."""
-    return one.outcome == INCONCLUSIVE

@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from tasks.core.trends import Point
@@ -25,13 +27,18 @@ from tests.soak.judging import (
     left_over,
     wrong_endings,
 )
-from tests.soak.processes import PREFECT_DATABASE, RUNS, SELF
+from tests.soak.processes import PREFECT_DATABASE, RUNS, SELF, WORKER, of_lab
 from tests.soak.samples import Sample, counts_of, of_groups, series
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CRASHED = "Crashed"
+FOLLOWING = {
+    *(f"descriptors of {one}" for one in (RUNS, WORKER, SELF, PREFECT_DATABASE, of_lab("database"))),
+    f"processes of {of_lab('database')}",
+}
+"""What follows the number of runs and of sessions just then: only whether it comes back is judged."""
 MOST_ROWS = 8
 """Tables that the plot shows."""
 DOTS_PER_INCH = 120
@@ -100,8 +107,7 @@ def _trends(samples: list[Sample], seconds: float, ages: Ages) -> list[Flatness]
     counts: dict[str, list[Point]] = {}
     for sample in samples:
         for name, count in counts_of(sample).items():
-            # So many runs at once, so many descriptors; and what Prefect's pool holds shows in its connections.
-            if name not in {f"descriptors of {one}" for one in (RUNS, SELF, PREFECT_DATABASE)}:
+            if name not in FOLLOWING:
                 counts.setdefault(name, []).append((sample.seconds, count))
     stored = {name: points for name, points in series(samples, "mebibytes").items() if name != "logs"}
     return [
@@ -122,11 +128,13 @@ def _notes(samples: Sequence[Sample], trials: Sequence[Trial], ages: Ages) -> li
     together = sum(bool(one.beside) for one in trials)
     late = sum(one.began_seconds > one.due_seconds + 2 for one in trials)
     logs = last.mebibytes.get("logs", 0) - first.mebibytes.get("logs", 0)
+    loads = [one.load for one in samples]
     kept = sum(count for name, count in last.rows.items() if not name.startswith("files"))
     return [
         f"{len(trials)} faults in {last.seconds:.0f} s, one each {EVERY_SECONDS:g} s; {together} beside another, {late} late",
         f"{inserted / len(trials):.0f} rows written to Prefect's database a fault, watching included; {kept:.0f} rows are there at the end",
         f"runs, events and records are deleted from an age of {ages.kept_seconds:.0f} s on, looked for each {ages.every_seconds:.0f} s",
+        f"the machine's load was {median(loads):.0f} (median) and up to {max(loads):.0f}, on {os.cpu_count()} processors",
         f"logs grew by {logs / hours if hours else 0:.1f} MiB an hour; to rotate them is the system's business",
     ]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Mapping
@@ -34,7 +35,10 @@ TIMES = {
 }
 OLDER = SQL("SELECT count(*) FROM {} WHERE {} < now() - %s * interval '1 s'")
 OLDER_FIXES = "SELECT count(*) FROM evenkeel_fixes WHERE opened_at < datetime('now', ?)"
-CLIENTS = SQL("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+# The shop's own pool grows to ten sessions when it has to wait, and gives one back after ten minutes.
+CLIENTS = SQL(
+    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND application_name <> 'shop'"
+)
 
 
 @dataclass
@@ -52,6 +56,8 @@ class Sample:
     """Databases, and files by what they are for."""
     states: dict[str, float] = field(default_factory=dict)
     """Flow runs by the name of their state."""
+    load: float = 0
+    """Of the whole machine, processes that want a processor."""
     written: float = 0
     """Rows that Prefect's database has inserted since it was made."""
 
@@ -70,6 +76,7 @@ class Sampler:
     async def take(self) -> Sample:
         """One more sample, kept."""
         sample = Sample(round(time.monotonic() - self.began, 1))
+        sample.load = os.getloadavg()[0]
         sample.groups = await asyncio.to_thread(self.family.measure)
         await self._connections(sample)
         await self._prefect(sample)

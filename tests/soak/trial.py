@@ -33,6 +33,8 @@ QUIET_SECONDS = 8.0
 RECOVER_SECONDS = 30.0
 SUSTAIN_SECONDS = 2.0
 POLL_SECONDS = 0.5
+SWEEPS = 2
+"""The first to end may have begun earlier."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ async def try_fault(declared: Scenario, ground: Ground, place: Place) -> Scenari
         hurt = [opened.inventory.resource(name) for name in sorted(place.names)]
         await _steady(opened, hurt)
         before = await _look(opened, ground, place)
+        await _swept(opened)
+        await _settled(opened, hurt, time.monotonic() + STEADY_SECONDS)
         injected_at = datetime.now(UTC)
         generator = declared.function(stage)
         met, relapse, is_healed = Met(), "", False
@@ -121,6 +125,14 @@ async def _settled(opened: Live, resources: Sequence[Resource], deadline: float)
         if time.monotonic() >= deadline:
             told = "; ".join([*_told(unwell), *(f"{name} is being healed" for name in busy)])
             raise NotSteadyError(f"not steady after {STEADY_SECONDS:g} s: {told}")
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _swept(opened: Live) -> None:
+    """Wait until a sweep that began after this is over: what was seen of the fault before has become an incident by then, or never does."""
+    deadline, seen = time.monotonic() + STEADY_SECONDS, set[object]()
+    while len(seen) <= SWEEPS and time.monotonic() < deadline:
+        seen.add(await opened.records.current_monitor(INVENTORY))
         await asyncio.sleep(POLL_SECONDS)
 
 
