@@ -12,13 +12,21 @@ INTERRUPTED = 130
 
 
 def run_until_done(work: Coroutine[Any, Any, int]) -> int:
-    """Run to the end and answer the exit code; a first Ctrl-C or SIGTERM cancels the work, which then cleans up."""
+    """Run to the end and answer the exit code; a first Ctrl-C or SIGTERM cancels the work, which then cleans up.
+
+    Whatever signals come meanwhile are left alone: they would end the cleaning up, and leave behind what was started.
+    """
 
     async def supervised() -> int:
         task = asyncio.ensure_future(work)
         loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            if not task.cancelling():
+                task.cancel()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, stop)
         try:
             return await task
         except asyncio.CancelledError:
