@@ -95,8 +95,8 @@ test: .venv/dev ## run the tests on real servers
 test-slow: .venv/dev ## run the long tests: a failing and a hijacked model, approvals in the UI, a killed monitor, notifications
 	@$(BIN)/python -m pytest -n 3 -p tests.dealing -m slow $(PYTEST_ARGS)
 
-test-own-parts: .venv/dev ## kill Prefect's server, databases, broker, workers and runs, fill the disk, turn the clock: what becomes of what is being healed
-	@$(BIN)/python -m pytest tests/own_parts/test_*.py tests/own_parts/longer.py $(PYTEST_ARGS)
+test-own-parts: .venv/dev ## run the server in parts, and kill Prefect's server, databases, broker, workers and runs, fill the disk, turn the clock: what becomes of what is being healed
+	@$(BIN)/python -m pytest tests/own_parts/test_*.py tests/own_parts/longer.py tests/compose/in_parts.py $(PYTEST_ARGS)
 
 scenarios: .venv/dev ## try the whole catalogue of faults on real servers; build/scenarios.json
 	@$(BIN)/python -m tests.scenarios --directory $(STATE) $(SCENARIOS_ARGS)
