@@ -96,7 +96,7 @@ test-slow: .venv/dev ## run the long tests: a failing and a hijacked model, appr
 	@$(BIN)/python -m pytest -n 3 -p tests.dealing -m slow $(PYTEST_ARGS)
 
 test-own-parts: .venv/dev ## run the server in parts, and kill Prefect's server, databases, broker, workers and runs, fill the disk, turn the clock: what becomes of what is being healed
-	@$(BIN)/python -m pytest tests/own_parts/test_*.py tests/own_parts/longer.py tests/compose/in_parts.py $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/own_parts tests/compose/in_parts.py $(PYTEST_ARGS)
 
 scenarios: .venv/dev ## try the whole catalogue of faults on real servers; build/scenarios.json
 	@$(BIN)/python -m tests.scenarios --directory $(STATE) $(SCENARIOS_ARGS)

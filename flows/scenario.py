@@ -170,7 +170,9 @@ async def _try(opened: Live, declared: Scenario, stage: Stage, timeout_seconds: 
     met, relapse, is_healed = Met(), "", False
     try:
         await inject(generator, stage, declared, injected_at)
+        await require_none_between(targets, ready_at, injected_at)
         met = await wait_until_met(declared, targets, injected_at, timeout_seconds if declared.symptoms else QUIET_SECONDS)
+        # Once more: a remediation is on record a moment after its incident.
         await require_none_between(targets, ready_at, injected_at)
         is_healed = ending_of([fix for fix in met.fixes if fix.incident.resource in targets], met.waiting) is Ending.HEALED
         if is_healed:

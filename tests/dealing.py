@@ -26,8 +26,6 @@ class Dealing(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
 @cache
 def group_of(file: str) -> str:
     """The group of a test file, whose path is relative to the project."""
-    if file.startswith("tests/own_parts/"):
-        return "a Prefect server that may be killed"
     text = (ROOT / file).read_text(encoding="utf-8")
     if file.startswith("tests/flows/"):
         # Two halves, which take about as long.

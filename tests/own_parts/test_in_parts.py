@@ -1,7 +1,4 @@
-"""Faults that take longer to try: of a server in several parts with a broker between them, and of a run that nobody is left to mark.
-
-`make test-own-parts` runs these besides; their file's name keeps them out of `make test-slow`.
-"""
+"""Faults of a server in several parts with a broker between them, and of a run that nobody is left to mark."""
 
 import asyncio
 import sys
