@@ -213,8 +213,14 @@ async def test_draining_workers_do_not_count(nginx: NginxUnderTest) -> None:
     assert nginx.established(old) == 230
 
 
+def forget_what_served_well(nginx: NginxUnderTest) -> None:
+    for copy in nginx.config_path.parent.glob(f".{nginx.config_path.name}.*"):
+        copy.unlink()
+
+
 async def test_the_limit_is_the_running_one_when_the_file_was_only_edited(nginx: NginxUnderTest) -> None:
     client = nginx.client()
+    forget_what_served_well(nginx)
     await observed(client)
     nginx.config_path.write_text(nginx.baseline.decode().replace("256", "9999"))
     await nginx.hold(210)
@@ -224,8 +230,7 @@ async def test_the_limit_is_the_running_one_when_the_file_was_only_edited(nginx:
     newcomer, found = await observed(nginx.client())
     assert (newcomer.values["connections_used"], newcomer.values["connections_max"]) == (210, 256), "by the copy of what served well"
     assert found == {"connections_high": Health.DEGRADED}
-    for copy in nginx.config_path.parent.glob(f".{nginx.config_path.name}.*"):
-        copy.unlink()
+    forget_what_served_well(nginx)
     newcomer, found = await observed(nginx.client())
     assert (newcomer.values["connections_used"], newcomer.values["connections_max"]) == (210, None)
     assert found == {}, "an unknown limit is no finding"
