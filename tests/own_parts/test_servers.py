@@ -10,6 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.deployments import arun_deployment
 
+from blocks.inventory import load_inventory
 from blocks.schema import Autonomy
 from tasks.clients.runtime import SupervisedProcess
 from tasks.core.models import FixRecord, Verdict
@@ -116,10 +117,7 @@ async def test_what_ran_on_a_machine_that_is_gone_is_taken_over(scene: Scene, wo
 
 async def test_an_answer_waits_for_a_worker_and_is_not_lost_without_a_word(scene: Scene, worker: str) -> None:
     """The machine goes while a person is asked; and once more at the very moment of the answer."""
-    inventory = scene.opened.inventory
-    # What is left to a person is left alone.
-    scene.opened.inventory = inventory.model_copy(update={"rules": inventory.rules.model_copy(update={"escalation_pause_seconds": 600})})
-    cautious = inventory.resource("shop-cache").model_copy(update={"autonomy": Autonomy.APPROVE})
+    cautious = scene.opened.inventory.resource("shop-cache").model_copy(update={"autonomy": Autonomy.APPROVE})
     async with inventory_with(cautious):
         remediation = scene.remediations.next()
         remediation.begin()
@@ -133,7 +131,10 @@ async def test_an_answer_waits_for_a_worker_and_is_not_lost_without_a_word(scene
             await client.resume_flow_run(asks.id, run_input={"answer": "approve", "step_1": {"mebibytes": 90}})
         await hold.reached()
         process_of(asks).kill()
-    records = await scene.watched(lambda found: found[-1].verdict is Verdict.ESCALATED)
+    # What is left to a person is left alone.
+    async with inventory_with(escalation_pause_seconds=600):
+        scene.opened.inventory = await load_inventory("lab")
+        records = await scene.watched(lambda found: found[-1].verdict is Verdict.ESCALATED)
     assert [record.verdict for record in records] == [Verdict.ESCALATED]
     assert "the run that asked for an answer ended as Crashed; nothing of the plan was done" in records[0].message
     assert await scene.limits() == []
