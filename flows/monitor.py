@@ -122,14 +122,14 @@ async def monitor(
             try:
                 why = await _sweep_until_relieved(watch, sweep_every_seconds, window_seconds)
             except Exception:
-                # What is being healed is healed to its end, whatever has ended the sweeps.
-                await asyncio.gather(*watch.remediations.values(), return_exceptions=True)
+                # Whatever has ended the sweeps.
+                await _see_out(watch)
                 raise
             finally:
                 await _leave(watch)
         if watch.remediations:
             get_run_logger().info("%s; waiting for %d remediation(s)", why, len(watch.remediations))
-            await asyncio.gather(*watch.remediations.values())
+            await _see_out(watch)
         await asyncio.gather(*filter(None, (watch.publication, watch.preparation, watch.keeping)))
     return Completed(message=f"{watch.sweeps} sweeps, {watch.incidents} incident(s); {why}")
 
@@ -271,6 +271,12 @@ def _collect(watch: Watch) -> None:
             get_run_logger().error("%s: remediation ended by an error", name, exc_info=error)
         else:
             get_run_logger().info("%s: remediation ended as %s: %s", name, task.result().name, task.result().message)
+
+
+async def _see_out(watch: Watch) -> None:
+    """Let what is being healed be healed to its end, and tell how each ended."""
+    await asyncio.gather(*watch.remediations.values(), return_exceptions=True)
+    _collect(watch)
 
 
 def _keep_histories(watch: Watch) -> None:
